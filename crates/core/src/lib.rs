@@ -1,0 +1,9 @@
+//! The rules, bytes and state of Munjigi, without input or output.
+//!
+//! Nothing in this crate reads a clock, a random source, a file or a socket, and nothing awaits: time and
+//! randomness are arguments. That is what lets a rule be tested a hundred thousand times a second.
+#![forbid(unsafe_code)]
+
+pub mod arn;
+pub mod id;
+pub mod time;

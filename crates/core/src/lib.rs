@@ -5,5 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod arn;
+pub mod audit;
+pub mod grant;
 pub mod id;
+pub mod policy;
+pub mod recording;
+pub mod session;
+pub mod sigv4;
 pub mod time;
+pub mod wire;

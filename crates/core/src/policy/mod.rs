@@ -1,0 +1,1 @@
+//! The policy engine: IAM documents and a request in, a decision with its reasons out.

@@ -1,0 +1,1 @@
+//! The recording format: records, chunks, hash chain, encryption and exports, as bytes.

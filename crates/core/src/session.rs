@@ -1,0 +1,1 @@
+//! The session: kinds, states, limits and the reasons for which one ends.

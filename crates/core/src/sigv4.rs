@@ -1,0 +1,1 @@
+//! Signature Version 4: verification of requests and the signing of our own.

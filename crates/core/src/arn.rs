@@ -37,7 +37,7 @@ impl Arn {
 
     /// Returns the account part, which may be empty.
     pub fn account(&self) -> &str {
-        self.0.splitn(6, ':').nth(4).unwrap_or_default()
+        self.0.split(':').nth(4).unwrap_or_default()
     }
 
     /// Returns the part behind the fifth colon.

@@ -1,1 +1,380 @@
 //! Start grants: what one is, its canonical bytes, signing and verification (T-20 to T-24).
+//!
+//! A decision becomes a grant, signed by the server's grant key, that names one session, node, agent epoch, OS user
+//! and exact action, once, for at most 30 seconds. The agent's privileged half believes nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+
+use crate::id::{NodeId, SessionId};
+use crate::time::Timestamp;
+use crate::trust::{KeyId, TrustBundle};
+use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
+
+/// Keeps a grant's signature from passing for one of another purpose (T-21).
+const CONTEXT: &[u8] = b"munjigi start grant v1\0";
+/// Longest life of a grant (T-23).
+pub const MAX_LIFE: Duration = Duration::from_secs(30);
+/// How far an agent's clock may be off (T-103).
+pub const CLOCK_SKEW: Duration = Duration::from_secs(120);
+/// How long after its expiry a used grant's id is remembered (T-24).
+pub const REMEMBERED_AFTER_EXPIRY: Duration = Duration::from_secs(120);
+/// Most arguments of a command.
+pub const MAX_ARGUMENTS: usize = 1024;
+/// Most bytes of a command's arguments together; leaves room in a 64 KiB frame.
+pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
+/// Grants that an agent remembers as used before it refuses new ones; at 100 starts a second this is over 2 minutes.
+pub const MAX_REMEMBERED: usize = 65_536;
+
+/// A nonce of 256 bits that an agent makes at each start (T-24).
+pub type Epoch = [u8; 32];
+
+/// What the grant lets the node do. Other kinds are denied until they are added (T-55).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The OS user's login shell.
+    Shell,
+    /// Exactly this program with exactly these arguments; no shell in between (T-78).
+    Command(Vec<String>),
+}
+
+/// A start grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Random, 128 bits; used once.
+    pub id: [u8; 16],
+    /// The session that begins.
+    pub session: SessionId,
+    /// The only node that may start it.
+    pub node: NodeId,
+    /// The only run of that node's agent that may start it.
+    pub epoch: Epoch,
+    /// Who acts: the principal's ARN.
+    pub subject: String,
+    /// What the subject proved itself with: SHA-256 of its access key id and link binding (T-23).
+    pub client: [u8; 32],
+    /// The exact OS user.
+    pub os_user: String,
+    /// The exact action.
+    pub action: Action,
+    /// Whether the program gets a terminal.
+    pub pty: bool,
+    /// Whether the agent holds output back until it is stored.
+    pub strict_recording: bool,
+    /// Version of the policies that decided.
+    pub policy_version: u64,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity, at most [`MAX_LIFE`] after the start.
+    pub expires: Timestamp,
+}
+
+/// Why a grant starts nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// The bytes are no grant of this version.
+    #[error("the grant is malformed: {0}")]
+    Malformed(#[from] FieldError),
+    /// No current grant key has this id.
+    #[error("the grant is signed by a key that this node does not trust")]
+    UnknownKey,
+    /// The signature does not fit.
+    #[error("the grant's signature is wrong")]
+    BadSignature,
+    /// Not yet or no longer valid, or valid for too long.
+    #[error("the grant is not valid at this time; if it keeps happening, compare the clocks of node and server")]
+    NotNow,
+    /// For another node.
+    #[error("the grant names another node")]
+    OtherNode,
+    /// For another run of the agent.
+    #[error("the grant names another run of this agent")]
+    OtherEpoch,
+    /// Used before.
+    #[error("the grant was used before")]
+    Replayed,
+    /// The OS user's name is not one (T-22).
+    #[error("the grant names no valid OS user")]
+    BadUser,
+    /// The command is empty or too long.
+    #[error("the grant's command is empty or too long")]
+    BadCommand,
+    /// Too many grants in a short time.
+    #[error("the node has used too many grants in a short time; try again in a minute")]
+    TooMany,
+}
+
+/// Tells whether the name may be an OS user's: `[a-z_][a-z0-9_.-]{0,31}` (T-22).
+pub fn valid_os_user(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        && name.len() <= 32
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b))
+}
+
+/// Tells whether the command can be run as it stands: a program, bounded, without NUL bytes.
+pub fn valid_command(command: &[String]) -> bool {
+    command.first().is_some_and(|program| !program.is_empty())
+        && command.len() <= MAX_ARGUMENTS
+        && command.iter().map(|argument| argument.len() + 1).sum::<usize>() <= MAX_COMMAND_BYTES
+        && !command.iter().any(|argument| argument.contains('\0'))
+}
+
+impl Grant {
+    /// Signs the grant: its canonical bytes behind the key's id and the signature.
+    pub fn sign(&self, key_id: KeyId, key: &Ed25519KeyPair) -> Vec<u8> {
+        let body = self.body();
+        let mut signed = FieldWriter::default();
+        signed.bytes(&key_id.0).bytes(key.sign(&body).as_ref()).bytes(&body);
+        signed.finish()
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = FieldWriter::new(CONTEXT);
+        body.bytes(&self.id)
+            .text(self.session.as_str())
+            .text(self.node.as_str())
+            .bytes(&self.epoch)
+            .text(&self.subject)
+            .bytes(&self.client)
+            .text(&self.os_user);
+        match &self.action {
+            Action::Shell => body.u8(1),
+            Action::Command(command) => body.u8(2).texts(command),
+        };
+        body.u8(u8::from(self.pty))
+            .u8(u8::from(self.strict_recording))
+            .u64(self.policy_version)
+            .i64(self.not_before.0)
+            .i64(self.expires.0);
+        body.finish()
+    }
+
+    fn read(body: &[u8]) -> Result<Self, GrantError> {
+        let mut fields = FieldReader::new(body, CONTEXT)?;
+        let flag = |byte: u8| match byte {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(FieldError::Unknown),
+        };
+        let grant = Self {
+            id: fields.fixed()?,
+            session: SessionId::parse(fields.text(96)?).map_err(|_| FieldError::Unknown)?,
+            node: NodeId::parse(fields.text(32)?).map_err(|_| FieldError::Unknown)?,
+            epoch: fields.fixed()?,
+            subject: fields.text(2048)?.to_owned(),
+            client: fields.fixed()?,
+            os_user: fields.text(32)?.to_owned(),
+            action: match fields.u8()? {
+                1 => Action::Shell,
+                2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
+                _ => return Err(FieldError::Unknown.into()),
+            },
+            pty: flag(fields.u8()?)?,
+            strict_recording: flag(fields.u8()?)?,
+            policy_version: fields.u64()?,
+            not_before: Timestamp(fields.i64()?),
+            expires: Timestamp(fields.i64()?),
+        };
+        fields.end()?;
+        Ok(grant)
+    }
+}
+
+/// What an agent holds to judge grants: its own identity, what it trusts, and what was used already.
+pub struct GrantJudge {
+    node: NodeId,
+    epoch: Epoch,
+    trust: TrustBundle,
+    used: BTreeMap<[u8; 16], Timestamp>,
+}
+
+impl GrantJudge {
+    /// Builds the judge of one run of one agent.
+    pub fn new(node: NodeId, epoch: Epoch, trust: TrustBundle) -> Self {
+        Self { node, epoch, trust, used: BTreeMap::new() }
+    }
+
+    /// Takes a newer trust bundle; the caller has verified it against the pinned root.
+    pub fn trust(&mut self, bundle: TrustBundle) {
+        if bundle.version > self.trust.version {
+            self.trust = bundle;
+        }
+    }
+
+    /// Verifies a signed grant and marks it as used; only then may anything be started.
+    pub fn admit(&mut self, signed: &[u8], now: Timestamp) -> Result<Grant, GrantError> {
+        let mut fields = FieldReader::new(signed, b"")?;
+        let key_id = KeyId(fields.fixed()?);
+        let signature: [u8; 64] = fields.fixed()?;
+        let body = fields.bytes(MAX_COMMAND_BYTES + MAX_ARGUMENTS * 4 + 4096)?;
+        fields.end()?;
+        let key = self.trust.grant_key(key_id, now).ok_or(GrantError::UnknownKey)?;
+        UnparsedPublicKey::new(&ED25519, key).verify(body, &signature).map_err(|_| GrantError::BadSignature)?;
+        let grant = Grant::read(body)?;
+        // Freshness comes from the epoch; the time window only bounds how long a grant must be remembered (T-24, T-103).
+        let life = grant.expires.since(grant.not_before);
+        let earliest = grant.not_before.plus(Duration::ZERO).0.saturating_sub(skew_micros());
+        let latest = grant.expires.0.saturating_add(skew_micros());
+        if life.is_zero() || life > MAX_LIFE || now.0 < earliest || now.0 > latest {
+            return Err(GrantError::NotNow);
+        }
+        if grant.node != self.node {
+            return Err(GrantError::OtherNode);
+        }
+        if aws_lc_rs::constant_time::verify_slices_are_equal(&grant.epoch, &self.epoch).is_err() {
+            return Err(GrantError::OtherEpoch);
+        }
+        if !valid_os_user(&grant.os_user) {
+            return Err(GrantError::BadUser);
+        }
+        if matches!(&grant.action, Action::Command(command) if !valid_command(command)) {
+            return Err(GrantError::BadCommand);
+        }
+        self.remember(&grant, now)?;
+        Ok(grant)
+    }
+
+    fn remember(&mut self, grant: &Grant, now: Timestamp) -> Result<(), GrantError> {
+        if self.used.contains_key(&grant.id) {
+            return Err(GrantError::Replayed);
+        }
+        if self.used.len() >= MAX_REMEMBERED {
+            self.used.retain(|_, until| *until >= now);
+            if self.used.len() >= MAX_REMEMBERED {
+                return Err(GrantError::TooMany);
+            }
+        }
+        self.used.insert(grant.id, grant.expires.plus(CLOCK_SKEW).plus(REMEMBERED_AFTER_EXPIRY));
+        Ok(())
+    }
+}
+
+fn skew_micros() -> i64 {
+    i64::try_from(CLOCK_SKEW.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::{KeyPurpose, TrustedKey};
+    use aws_lc_rs::signature::KeyPair;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_795_262_400);
+
+    fn key(seed: u8) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+    }
+
+    fn bundle(seed: u8, purpose: KeyPurpose) -> TrustBundle {
+        let public: [u8; 32] = key(seed).public_key().as_ref().try_into().unwrap();
+        let trusted = TrustedKey {
+            id: KeyId::of(&public),
+            purpose,
+            public,
+            not_before: Timestamp(0),
+            not_after: Timestamp(i64::MAX),
+        };
+        TrustBundle { version: 1, keys: vec![trusted] }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            id: [1; 16],
+            session: SessionId::parse("alice-0123456789abcdef0").unwrap(),
+            node: NodeId::parse("mi-0123456789abcdef0").unwrap(),
+            epoch: [9; 32],
+            subject: "arn:aws:iam::123456789012:user/alice".into(),
+            client: [3; 32],
+            os_user: "alice".into(),
+            action: Action::Command(vec!["echo".into(), "안녕".into()]),
+            pty: true,
+            strict_recording: false,
+            policy_version: 4,
+            not_before: NOW,
+            expires: NOW.plus(MAX_LIFE),
+        }
+    }
+
+    fn judge() -> GrantJudge {
+        GrantJudge::new(NodeId::parse("mi-0123456789abcdef0").unwrap(), [9; 32], bundle(7, KeyPurpose::Grant))
+    }
+
+    fn signed(grant: &Grant) -> Vec<u8> {
+        let key = key(7);
+        grant.sign(KeyId::of(key.public_key().as_ref()), &key)
+    }
+
+    #[test]
+    fn a_good_grant_is_admitted_once() {
+        let mut judge = judge();
+        let bytes = signed(&grant());
+        assert_eq!(judge.admit(&bytes, NOW), Ok(grant()));
+        assert_eq!(judge.admit(&bytes, NOW), Err(GrantError::Replayed));
+    }
+
+    #[test]
+    fn each_wrong_field_has_its_own_refusal() {
+        type Change = fn(&mut Grant);
+        let cases: [(Change, GrantError); 9] = [
+            (|g| g.node = NodeId::parse("mi-0123456789abcdef1").unwrap(), GrantError::OtherNode),
+            (|g| g.epoch = [8; 32], GrantError::OtherEpoch),
+            (|g| g.os_user = "Root".into(), GrantError::BadUser),
+            (|g| g.os_user = "a\0".into(), GrantError::BadUser),
+            (|g| g.action = Action::Command(vec![]), GrantError::BadCommand),
+            (|g| g.action = Action::Command(vec!["a\0b".into()]), GrantError::BadCommand),
+            (|g| g.expires = g.not_before.plus(Duration::from_secs(31)), GrantError::NotNow),
+            (|g| g.expires = g.not_before, GrantError::NotNow),
+            (
+                |g| {
+                    g.not_before = Timestamp::from_secs(NOW.as_secs() - 3600);
+                    g.expires = Timestamp::from_secs(NOW.as_secs() - 3580);
+                },
+                GrantError::NotNow,
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut wrong = grant();
+            change(&mut wrong);
+            assert_eq!(judge().admit(&signed(&wrong), NOW), Err(expected));
+        }
+    }
+
+    #[test]
+    fn another_key_or_a_key_of_another_purpose_signs_nothing() {
+        let stranger = key(8);
+        let bytes = grant().sign(KeyId::of(stranger.public_key().as_ref()), &stranger);
+        assert_eq!(judge().admit(&bytes, NOW), Err(GrantError::UnknownKey));
+        let borrowed_id = grant().sign(KeyId::of(key(7).public_key().as_ref()), &stranger);
+        assert_eq!(judge().admit(&borrowed_id, NOW), Err(GrantError::BadSignature));
+        let mut checkpoint_only = GrantJudge::new(grant().node, [9; 32], bundle(7, KeyPurpose::Checkpoint));
+        assert_eq!(checkpoint_only.admit(&signed(&grant()), NOW), Err(GrantError::UnknownKey));
+    }
+
+    #[test]
+    fn every_changed_byte_is_refused() {
+        let bytes = signed(&grant());
+        for at in 0..bytes.len() {
+            for flip in [1_u8, 0x80] {
+                let mut altered = bytes.clone();
+                altered[at] ^= flip;
+                assert!(judge().admit(&altered, NOW).is_err(), "byte {at}");
+            }
+        }
+        for cut in 0..bytes.len() {
+            assert!(judge().admit(&bytes[..cut], NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn os_user_names_are_those_of_useradd() {
+        for good in ["root", "_apt", "a.b-c_9", &"a".repeat(32)] {
+            assert!(valid_os_user(good), "{good}");
+        }
+        for bad in ["", "1a", "A", "a b", "a:b", "../a", "a\n", "앨", &"a".repeat(33)] {
+            assert!(!valid_os_user(bad), "{bad:?}");
+        }
+    }
+}

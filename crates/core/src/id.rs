@@ -168,9 +168,7 @@ mod tests {
 
     #[test]
     fn ids_accept_their_own_form_and_refuse_neighbours() {
-        for good in ["mi-0123456789abcdef0"] {
-            assert_eq!(NodeId::parse(good).unwrap().as_str(), good);
-        }
+        assert_eq!(NodeId::parse("mi-0123456789abcdef0").unwrap().as_str(), "mi-0123456789abcdef0");
         for bad in [
             "",
             "mi-",

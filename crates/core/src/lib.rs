@@ -13,4 +13,5 @@ pub mod recording;
 pub mod session;
 pub mod sigv4;
 pub mod time;
+pub mod trust;
 pub mod wire;

@@ -1,0 +1,252 @@
+//! The messages inside frames, as Protocol Buffers: field numbers are for ever, unknown values mean "unsupported".
+//!
+//! Strings become types in [`crate::id`], [`crate::session`] and [`crate::grant`] where they are used; lengths are
+//! bounded by the frame.
+
+use std::collections::BTreeMap;
+
+use crate::session::TerminalSize;
+
+/// What a stream is for; its first frame.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Open {
+    /// The one thing wished for.
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4")]
+    pub wish: Option<open::Wish>,
+}
+
+/// The wishes of [`Open`].
+pub mod open {
+    /// What the opener wants.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Wish {
+        /// Client to server: start a session.
+        #[prost(message, tag = "1")]
+        Session(super::OpenSession),
+        /// Client to server: go on with, take over or watch a session.
+        #[prost(message, tag = "2")]
+        Attach(super::AttachSession),
+        /// Server to agent: start what this grant names.
+        #[prost(message, tag = "3")]
+        Start(super::StartOnNode),
+        /// Agent to server: a session that lived through a broken link or a restart of the server.
+        #[prost(message, tag = "4")]
+        Rejoin(super::Rejoin),
+    }
+}
+
+/// A terminal as the client has it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Pty {
+    /// Value of `TERM`, at most 64 characters of `[A-Za-z0-9+._-]` (T-78).
+    #[prost(string, tag = "1")]
+    pub term: String,
+    /// Rows, 1 to [`TerminalSize::MAX`].
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+    /// Columns, 1 to [`TerminalSize::MAX`].
+    #[prost(uint32, tag = "3")]
+    pub columns: u32,
+    /// Width in pixels, 0 if unknown.
+    #[prost(uint32, tag = "4")]
+    pub width_pixels: u32,
+    /// Height in pixels, 0 if unknown.
+    #[prost(uint32, tag = "5")]
+    pub height_pixels: u32,
+}
+
+impl Pty {
+    /// Returns the size, if it is one a terminal can have.
+    pub fn size(&self) -> Option<TerminalSize> {
+        let side = |value: u32| u16::try_from(value).ok();
+        TerminalSize {
+            rows: side(self.rows)?,
+            columns: side(self.columns)?,
+            width_pixels: side(self.width_pixels)?,
+            height_pixels: side(self.height_pixels)?,
+        }
+        .checked()
+    }
+}
+
+/// Client to server: start a session. Everything that the AWS operation `StartSession` takes, and what a terminal needs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OpenSession {
+    /// Node by id, name, id prefix or `tag:Key=Value`.
+    #[prost(string, tag = "1")]
+    pub target: String,
+    /// Session document; empty for the default one.
+    #[prost(string, tag = "2")]
+    pub document: String,
+    /// Why the person wants it; at most 256 characters.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// Program and arguments; empty for the login shell.
+    #[prost(string, repeated, tag = "4")]
+    pub command: Vec<String>,
+    /// Wished OS user; empty for the one that policy gives.
+    #[prost(string, tag = "5")]
+    pub os_user: String,
+    /// Terminal; absent for pipes.
+    #[prost(message, optional, tag = "6")]
+    pub pty: Option<Pty>,
+    /// Environment, by allow-list (T-78): `LANG`, `LC_*`.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub environment: BTreeMap<String, String>,
+    /// UUID of this wish; a repeat within five minutes gets the same session.
+    #[prost(string, tag = "8")]
+    pub client_token: String,
+}
+
+/// Client to server: read an existing session's output from an offset, and type into it unless `watch`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttachSession {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
+    /// Only read.
+    #[prost(bool, tag = "2")]
+    pub watch: bool,
+    /// Combined output offset from which to deliver.
+    #[prost(uint64, tag = "3")]
+    pub output_from: u64,
+    /// Deliver from "now" instead of `output_from`.
+    #[prost(bool, tag = "4")]
+    pub from_end: bool,
+    /// The terminal as it is now; the program's terminal takes its size.
+    #[prost(message, optional, tag = "5")]
+    pub pty: Option<Pty>,
+}
+
+/// The wish was granted. To a client: the session. To a server: the program runs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Accepted {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
+    /// Its node.
+    #[prost(string, tag = "2")]
+    pub node_id: String,
+    /// The node's name.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+    /// The OS user it runs as.
+    #[prost(string, tag = "4")]
+    pub os_user: String,
+    /// Next input offset that is wanted.
+    #[prost(uint64, tag = "5")]
+    pub input_from: u64,
+    /// Offset of the first output that follows.
+    #[prost(uint64, tag = "6")]
+    pub output_from: u64,
+    /// Seconds for which the session lives on without a client.
+    #[prost(uint32, tag = "7")]
+    pub resume_window_secs: u32,
+    /// Whether the program has a terminal.
+    #[prost(bool, tag = "8")]
+    pub has_pty: bool,
+    /// Size of that terminal, for a watcher.
+    #[prost(message, optional, tag = "9")]
+    pub pty: Option<Pty>,
+    /// Process id on the node, from the agent.
+    #[prost(uint32, tag = "10")]
+    pub process_id: u32,
+}
+
+/// The wish was refused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Refused {
+    /// Error code as in the AWS API, e.g. `AccessDeniedException`, `TargetNotConnected`.
+    #[prost(string, tag = "1")]
+    pub code: String,
+    /// What happened, why, and what to do next.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// Machine-readable reason behind the code, e.g. `NoIdentityPolicyAllows`.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// Id of the request in the audit trail.
+    #[prost(string, tag = "4")]
+    pub request_id: String,
+}
+
+/// Server to agent: start what the grant names.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StartOnNode {
+    /// A [`crate::grant::SignedGrant`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub grant: bytes::Bytes,
+    /// Terminal; absent for pipes. Not part of the grant: it gives no power.
+    #[prost(message, optional, tag = "2")]
+    pub pty: Option<Pty>,
+    /// Environment by allow-list.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Agent to server: a session that is still alive (or ended while the server was away) on the node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Rejoin {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
+    /// Input bytes taken so far.
+    #[prost(uint64, tag = "2")]
+    pub input_received: u64,
+    /// Oldest output byte still held.
+    #[prost(uint64, tag = "3")]
+    pub output_from: u64,
+    /// Output bytes so far.
+    #[prost(uint64, tag = "4")]
+    pub output_end: u64,
+}
+
+/// Server to agent: the session was recognised; go on behind what is stored.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Rejoined {
+    /// All output before this offset is stored.
+    #[prost(uint64, tag = "1")]
+    pub output_stored: u64,
+}
+
+/// How the program ended. Exactly one of code and signal is set; neither when it is not known.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Exit {
+    /// Output bytes in all; the exit follows them.
+    #[prost(uint64, tag = "1")]
+    pub output_end: u64,
+    /// Exit code.
+    #[prost(int32, optional, tag = "2")]
+    pub code: Option<i32>,
+    /// Signal name without `SIG`, e.g. `TERM`.
+    #[prost(string, optional, tag = "3")]
+    pub signal: Option<String>,
+    /// Whether a core was dumped.
+    #[prost(bool, tag = "4")]
+    pub core_dumped: bool,
+    /// Why, when the program did not end by itself (e.g. "cgroup limit", "the privileged half died").
+    #[prost(string, tag = "5")]
+    pub detail: String,
+}
+
+/// The session has ended (to a client), or shall end (to an agent).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct End {
+    /// [`crate::session::EndReason`] as text.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// For the person: what happened and what to do next.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// How the program ended, if it did.
+    #[prost(message, optional, tag = "3")]
+    pub exit: Option<Exit>,
+}
+
+/// A text for the person at the terminal, e.g. the warning before an idle timeout.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Notice {
+    /// One line.
+    #[prost(string, tag = "1")]
+    pub text: String,
+}

@@ -10,6 +10,7 @@ pub mod grant;
 pub mod id;
 pub mod policy;
 pub mod recording;
+pub mod secret;
 pub mod session;
 pub mod sigv4;
 pub mod time;

@@ -1,1 +1,0 @@
-//! Signature Version 4: verification of requests and the signing of our own.

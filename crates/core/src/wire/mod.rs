@@ -5,6 +5,7 @@
 
 pub mod bytes;
 pub mod frame;
+pub mod hello;
 pub mod message;
 
 pub use frame::{Frame, FrameError, FrameKind, FrameSet, MAX_DATA, MAX_PAYLOAD};

@@ -1,0 +1,120 @@
+//! The request context: condition keys and their values, found without regard to case.
+
+use std::collections::HashMap;
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextValue {
+    /// A single-valued key; only these can stand for a policy variable.
+    Single(String),
+    /// A multi-valued key; an empty set counts as an absent key.
+    Multi(Vec<String>),
+}
+
+impl ContextValue {
+    /// Returns the values, one or several.
+    pub fn values(&self) -> &[String] {
+        match self {
+            Self::Single(value) => std::slice::from_ref(value),
+            Self::Multi(values) => values,
+        }
+    }
+}
+
+/// The values a request brings for condition keys and variables. Key names fold case, tag names in them too, so that
+/// `aws:resourcetag/ENV` finds `aws:ResourceTag/Env`; values are kept as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Context {
+    by_folded_name: HashMap<Box<str>, ContextValue>,
+}
+
+impl Context {
+    /// Returns a context without keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a single-valued key, in place of an earlier value under any spelling of its name.
+    pub fn set(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
+        self.by_folded_name.insert(fold(key).into(), ContextValue::Single(value.into()));
+        self
+    }
+
+    /// Sets a multi-valued key, in place of an earlier value; an empty set leaves the key absent.
+    pub fn set_many<V: Into<String>>(&mut self, key: &str, values: impl IntoIterator<Item = V>) -> &mut Self {
+        let values: Vec<String> = values.into_iter().map(Into::into).collect();
+        if values.is_empty() {
+            self.by_folded_name.remove(fold(key).as_str());
+        } else {
+            self.by_folded_name.insert(fold(key).into(), ContextValue::Multi(values));
+        }
+        self
+    }
+
+    /// Returns what a key holds; `None` when it is absent.
+    pub fn get(&self, key: &str) -> Option<&ContextValue> {
+        self.get_folded(&fold(key))
+    }
+
+    /// Tells how many keys are present.
+    pub fn len(&self) -> usize {
+        self.by_folded_name.len()
+    }
+
+    /// Tells whether no key is present.
+    pub fn is_empty(&self) -> bool {
+        self.by_folded_name.is_empty()
+    }
+
+    pub(super) fn get_folded(&self, folded: &str) -> Option<&ContextValue> {
+        self.by_folded_name.get(folded)
+    }
+}
+
+/// The name of a condition key: as written, for people, and folded, for looking up.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    shown: std::sync::Arc<str>,
+    folded: std::sync::Arc<str>,
+}
+
+impl Key {
+    pub(super) fn new(name: &str) -> Self {
+        Self { shown: name.into(), folded: fold(name).into() }
+    }
+
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    pub(super) fn folded(&self) -> &str {
+        &self.folded
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.folded == other.folded
+    }
+}
+
+/// Folds case as key names and the `…IgnoreCase` operators do.
+pub(super) fn fold(text: &str) -> String {
+    text.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_in_any_case_and_empty_sets_are_absent() {
+        let mut context = Context::new();
+        context.set("aws:ResourceTag/Env", "Prod").set_many("aws:TagKeys", ["a", "b"]);
+        assert_eq!(context.get("AWS:resourcetag/ENV"), Some(&ContextValue::Single("Prod".into())));
+        assert_eq!(context.get("aws:tagkeys").map(|v| v.values().len()), Some(2));
+        context.set_many("AWS:TAGKEYS", Vec::<String>::new());
+        assert_eq!(context.get("aws:TagKeys"), None);
+        assert_eq!((context.len(), context.is_empty()), (1, false));
+    }
+}

@@ -1,0 +1,79 @@
+//! One compiled statement and the question whether it speaks of a request.
+
+use std::sync::Arc;
+
+use super::action::{Action, ActionPattern};
+use super::arn_match::ResourcePattern;
+use super::condition::Condition;
+use super::error::Position;
+use super::pattern::Scope;
+use super::principal::{Principal, PrincipalElement, Reach};
+
+/// `Action` or `NotAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ActionElement {
+    Any(Box<[ActionPattern]>),
+    Not(Box<[ActionPattern]>),
+}
+
+/// `Resource`, `NotResource`, or neither (trust policies).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ResourceElement {
+    Any(Box<[ResourcePattern]>),
+    Not(Box<[ResourcePattern]>),
+    Absent,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Statement {
+    pub(super) sid: Option<Arc<str>>,
+    pub(super) allows: bool,
+    /// Only in resource and trust policies.
+    pub(super) principal: Option<PrincipalElement>,
+    pub(super) action: ActionElement,
+    pub(super) resource: ResourceElement,
+    pub(super) conditions: Box<[Condition]>,
+    /// Where the statement begins.
+    pub(super) start: Position,
+    /// Where its last character stands.
+    pub(super) end: Position,
+}
+
+/// The request as statements look at it: checked, folded, with all names of the resource.
+pub(super) struct Subject<'r> {
+    pub(super) principal: &'r Principal,
+    pub(super) action: Action,
+    pub(super) resources: Vec<String>,
+    pub(super) scope: Scope<'r>,
+}
+
+impl Statement {
+    /// Tells how far the statement applies to the request: [`Reach::None`] when it does not. Statements of policies
+    /// that are attached to the caller apply directly.
+    pub(super) fn applies(&self, subject: &Subject<'_>) -> Reach {
+        let reach = self.principal.as_ref().map_or(Reach::Direct, |element| element.reach(subject.principal));
+        let holds = reach != Reach::None
+            && self.covers(subject)
+            && self.conditions.iter().all(|condition| condition.holds(&subject.scope));
+        if holds { reach } else { Reach::None }
+    }
+
+    /// Tells whether action and resource of the request are among the statement's.
+    pub(super) fn covers(&self, subject: &Subject<'_>) -> bool {
+        let scope = &subject.scope;
+        let any_action = |patterns: &[ActionPattern]| patterns.iter().any(|p| p.matches(&subject.action, scope));
+        let any_resource = |patterns: &[ResourcePattern]| {
+            patterns.iter().any(|pattern| subject.resources.iter().any(|name| pattern.matches(name, scope)))
+        };
+        let action = match &self.action {
+            ActionElement::Any(patterns) => any_action(patterns),
+            ActionElement::Not(patterns) => !any_action(patterns),
+        };
+        action
+            && match &self.resource {
+                ResourceElement::Any(patterns) => any_resource(patterns),
+                ResourceElement::Not(patterns) => !any_resource(patterns),
+                ResourceElement::Absent => true,
+            }
+    }
+}

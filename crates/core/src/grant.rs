@@ -63,6 +63,9 @@ pub struct Grant {
     pub pty: bool,
     /// Whether the agent holds output back until it is stored.
     pub strict_recording: bool,
+    /// Whether the OS user may be a privileged one: root, a uid below 1000, or a member of an administrators' group.
+    /// Only the node can tell who is, so the decision travels in the grant (T-54).
+    pub privileged: bool,
     /// Version of the policies that decided.
     pub policy_version: u64,
     /// Start of validity.
@@ -146,6 +149,7 @@ impl Grant {
         };
         body.u8(u8::from(self.pty))
             .u8(u8::from(self.strict_recording))
+            .u8(u8::from(self.privileged))
             .u64(self.policy_version)
             .i64(self.not_before.0)
             .i64(self.expires.0);
@@ -174,6 +178,7 @@ impl Grant {
             },
             pty: flag(fields.u8()?)?,
             strict_recording: flag(fields.u8()?)?,
+            privileged: flag(fields.u8()?)?,
             policy_version: fields.u64()?,
             not_before: Timestamp(fields.i64()?),
             expires: Timestamp(fields.i64()?),
@@ -292,6 +297,7 @@ mod tests {
             action: Action::Command(vec!["echo".into(), "안녕".into()]),
             pty: true,
             strict_recording: false,
+            privileged: false,
             policy_version: 4,
             not_before: NOW,
             expires: NOW.plus(MAX_LIFE),

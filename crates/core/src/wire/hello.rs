@@ -29,6 +29,8 @@ const MAX_SESSIONS: usize = 64;
 /// Most names one node may ask to be known by, and the longest of them in bytes.
 const MAX_NAMES: usize = 8;
 const MAX_NAME_BYTES: usize = 128;
+/// Longest OS user name in bytes (T-22).
+const MAX_OS_USER_BYTES: usize = 32;
 /// Length of a node's epoch in bytes: random, made at each start of the agent.
 const EPOCH_BYTES: usize = 32;
 /// The server's ping interval must lie in this range, seconds.
@@ -90,6 +92,9 @@ pub struct NodeHello {
     /// Names the node would like to be found by, besides its host name.
     #[prost(string, repeated, tag = "7")]
     pub names: Vec<String>,
+    /// The only OS user that an unprivileged agent can serve; empty when the agent can start programs as anybody.
+    #[prost(string, tag = "8")]
+    pub only_user: String,
 }
 
 /// The operating system and processor of a node.
@@ -247,6 +252,7 @@ impl NodeHello {
         if self.names.len() > MAX_NAMES {
             return Err(HelloError::FieldTooLong { field: "names", bound: MAX_NAMES });
         }
+        check_text("only_user", &self.only_user, MAX_OS_USER_BYTES)?;
         self.names.iter().try_for_each(|name| check_text("names", name, MAX_NAME_BYTES))
     }
 }
@@ -332,6 +338,7 @@ mod tests {
                 agent_version: "0.1.0".into(),
                 sessions: vec!["alice-0123456789abcdef0".into()],
                 names: vec!["web-1".into()],
+                only_user: "alice".into(),
             }),
         }
     }

@@ -1,0 +1,231 @@
+//! What an operation is: its name, what it needs to be allowed, and what it does.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use crate::Server;
+pub use crate::door::Authorized;
+use crate::identity::Caller;
+
+/// One call of the API. A file per operation holds its input, output and this; a line in the table makes it served.
+pub trait Operation: Sized + Send + Sync + 'static {
+    /// The service it belongs to; wire form, target prefix, signing name and event source hang on it.
+    const SERVICE: Service;
+    /// Its name, for example `CreateUser`.
+    const NAME: &'static str;
+    /// Whether it changes state: the audit record's `readOnly`, and replay protection (T-49).
+    const EFFECT: Effect;
+    /// Who may call it at all.
+    const ACCESS: Access = Access::Policy;
+    /// Members of input and output, at any depth, that the audit record hides.
+    const SECRET_FIELDS: &'static [&'static str] = &[];
+    /// The smallest valid input as JSON; the walk over the operations table calls every operation with it.
+    const EXAMPLE: &'static str = "{}";
+    /// The input: `#[serde(rename_all = "PascalCase", deny_unknown_fields)]`, wire names as in the service's model,
+    /// fields of validated types. Serialized again for the audit record.
+    type Input: DeserializeOwned + Serialize + Send + Sync;
+    /// The output, wire names as in the service's model.
+    type Output: Serialize + Send;
+
+    /// Returns every action and resource that must be allowed. Called before anything of the state is revealed:
+    /// what is absent and what is forbidden look alike to a caller without permission, so an absent thing is named
+    /// by the ARN it would have. An empty list is refused for operations under [`Access::Policy`].
+    fn requirements(
+        input: &Self::Input,
+        server: &Server,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Vec<Requirement>, ApiError>> + Send;
+
+    /// Does the work.
+    fn run(
+        call: &Authorized<Self>,
+        server: &Arc<Server>,
+    ) -> impl Future<Output = Result<Self::Output, ApiError>> + Send;
+}
+
+/// The services whose operations are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Security token service.
+    Sts,
+    /// Users, groups, policies.
+    Iam,
+    /// Nodes and sessions.
+    Ssm,
+    /// The audit trail.
+    CloudTrail,
+    /// What AWS has no operation for.
+    Munjigi,
+}
+
+/// How requests and answers of a service are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// json 1.1: operation in `X-Amz-Target`, JSON both ways.
+    Json,
+    /// query: operation in the form's `Action`, answers in XML.
+    Query,
+}
+
+impl Service {
+    /// All services.
+    pub const ALL: [Self; 5] = [Self::Sts, Self::Iam, Self::Ssm, Self::CloudTrail, Self::Munjigi];
+
+    /// Returns the wire form.
+    pub const fn wire(self) -> Wire {
+        match self {
+            Self::Sts | Self::Iam => Wire::Query,
+            Self::Ssm | Self::CloudTrail | Self::Munjigi => Wire::Json,
+        }
+    }
+
+    /// Returns the name in the credential scope.
+    pub const fn signing_name(self) -> &'static str {
+        match self {
+            Self::Sts => "sts",
+            Self::Iam => "iam",
+            Self::Ssm => "ssm",
+            Self::CloudTrail => "cloudtrail",
+            Self::Munjigi => "munjigi",
+        }
+    }
+
+    /// Returns what stands before the operation in `X-Amz-Target`; `None` for query services.
+    pub const fn target_prefix(self) -> Option<&'static str> {
+        match self {
+            Self::Sts | Self::Iam => None,
+            Self::Ssm => Some("AmazonSSM."),
+            Self::CloudTrail => Some("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101."),
+            Self::Munjigi => Some("Munjigi."),
+        }
+    }
+
+    /// Returns `eventSource` of audit records.
+    pub const fn event_source(self) -> &'static str {
+        match self {
+            Self::Sts => "sts.amazonaws.com",
+            Self::Iam => "iam.amazonaws.com",
+            Self::Ssm => "ssm.amazonaws.com",
+            Self::CloudTrail => "cloudtrail.amazonaws.com",
+            Self::Munjigi => "munjigi.local",
+        }
+    }
+
+    /// Returns the API version.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Sts => "2011-06-15",
+            Self::Iam => "2010-05-08",
+            Self::Ssm => "2014-11-06",
+            Self::CloudTrail => "2013-11-01",
+            Self::Munjigi => "2026-11-01",
+        }
+    }
+
+    /// Returns the XML namespace of query answers.
+    pub const fn xml_namespace(self) -> &'static str {
+        match self {
+            Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
+            Self::Iam => "https://iam.amazonaws.com/doc/2010-05-08/",
+            Self::Ssm | Self::CloudTrail | Self::Munjigi => "",
+        }
+    }
+}
+
+/// Whether an operation changes state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only looks.
+    Read,
+    /// It changes something.
+    Write,
+}
+
+/// Who may call an operation at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whom the policies allow.
+    Policy,
+    /// Any authenticated caller, about itself.
+    Caller,
+    /// Anybody: the operation proves the caller by other means. A fixed list (T-50).
+    Open,
+}
+
+/// One action on one resource that must be allowed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Requirement {
+    /// For example `iam:CreateUser`.
+    pub action: &'static str,
+    /// The resource's ARN, or `*` for actions without a resource.
+    pub resource: String,
+    /// CloudFormation-style type for the audit record, for example `AWS::IAM::User`.
+    pub resource_type: Option<&'static str>,
+    /// Condition keys beside the global ones.
+    pub(crate) context: Vec<(String, Vec<String>, Values)>,
+}
+
+/// How many values a condition key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    Single,
+    Multi,
+}
+
+impl Requirement {
+    /// Requires an action on a resource.
+    pub fn new(action: &'static str, resource: impl ToString) -> Self {
+        Self { action, resource: resource.to_string(), resource_type: None, context: Vec::new() }
+    }
+
+    /// Requires an action that has no resource type.
+    pub fn any(action: &'static str) -> Self {
+        Self::new(action, "*")
+    }
+
+    /// Names the resource's type for the audit record.
+    #[must_use]
+    pub fn of_type(mut self, resource_type: &'static str) -> Self {
+        self.resource_type = Some(resource_type);
+        self
+    }
+
+    /// Adds a single-valued condition key.
+    #[must_use]
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context.push((key.into(), vec![value.into()], Values::Single));
+        self
+    }
+
+    /// Adds a multi-valued condition key; an empty set leaves it absent.
+    #[must_use]
+    pub fn with_many<V: Into<String>>(mut self, key: impl Into<String>, values: impl IntoIterator<Item = V>) -> Self {
+        let values: Vec<String> = values.into_iter().map(Into::into).collect();
+        self.context.push((key.into(), values, Values::Multi));
+        self
+    }
+
+    /// Adds the tags that the resource has, in both spellings (`aws:ResourceTag/` and `ssm:resourceTag/`).
+    #[must_use]
+    pub fn resource_tags<'a>(mut self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        for (key, value) in tags {
+            self = self.with(format!("aws:ResourceTag/{key}"), value).with(format!("ssm:resourceTag/{key}"), value);
+        }
+        self
+    }
+
+    /// Adds the tags that the call sets (`aws:RequestTag/`, `aws:TagKeys`).
+    #[must_use]
+    pub fn request_tags<'a>(mut self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut keys = Vec::new();
+        for (key, value) in tags {
+            self = self.with(format!("aws:RequestTag/{key}"), value);
+            keys.push(key.to_owned());
+        }
+        self.with_many("aws:TagKeys", keys)
+    }
+}

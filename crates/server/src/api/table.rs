@@ -1,0 +1,59 @@
+//! The one table of operations. What is not in it is not served; what is in it is walked by the tests.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::operation::{Access, Effect, Operation, Service};
+use super::sts;
+use crate::Server;
+use crate::door::{self, RequestMeta};
+use crate::identity::Caller;
+
+/// What an entry's function returns.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Value, ApiError>> + Send>>;
+
+/// One operation with its types erased.
+pub(crate) struct Entry {
+    pub(crate) service: Service,
+    pub(crate) name: &'static str,
+    pub(crate) effect: Effect,
+    pub(crate) access: Access,
+    /// The smallest valid input as JSON.
+    pub(crate) example: &'static str,
+    /// Reads the input and passes the door.
+    pub(crate) invoke: fn(Arc<Server>, Caller, Value, RequestMeta) -> Answer,
+}
+
+impl Entry {
+    const fn of<O: Operation>() -> Self {
+        Self {
+            service: O::SERVICE,
+            name: O::NAME,
+            effect: O::EFFECT,
+            access: O::ACCESS,
+            example: O::EXAMPLE,
+            invoke: |server, caller, input, request| {
+                Box::pin(async move { door::call_wire::<O>(&server, &caller, input, request).await })
+            },
+        }
+    }
+}
+
+/// Builds the table from a list of types.
+macro_rules! operations {
+    [$($operation:path),* $(,)?] => {
+        /// All operations.
+        pub(crate) static OPERATIONS: &[Entry] = &[$(Entry::of::<$operation>()),*];
+    };
+}
+
+operations![sts::GetCallerIdentity];
+
+/// Finds an operation.
+pub(crate) fn find(service: Service, name: &str) -> Option<&'static Entry> {
+    OPERATIONS.iter().find(|entry| entry.service == service && entry.name == name)
+}

@@ -1,0 +1,63 @@
+//! A principal, and a caller: a principal together with what it proved itself with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use munjigi_core::arn::Arn;
+use munjigi_core::id::{AccessKeyId, UniqueId};
+
+/// The kinds of principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PrincipalKind {
+    /// An IAM user.
+    User,
+    /// Nobody in particular: the caller of an operation that is open to all.
+    Anonymous,
+}
+
+/// Somebody who can act.
+#[derive(Debug)]
+pub struct Principal {
+    /// What kind it is.
+    pub kind: PrincipalKind,
+    /// Its name as a resource.
+    pub arn: Arn,
+    /// Its unchanging id; `None` for the anonymous principal alone.
+    pub unique_id: Option<UniqueId>,
+    /// Its name for people: the user name.
+    pub name: Box<str>,
+    /// Its path, `/` or `/…/`.
+    pub path: Box<str>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Principal {
+    /// Returns `aws:userid`: the unique id of a user.
+    pub fn user_id(&self) -> &str {
+        self.unique_id.as_ref().map_or("ANONYMOUS", UniqueId::as_str)
+    }
+}
+
+/// Who makes a request, after authentication.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    principal: Arc<Principal>,
+    access_key: Option<AccessKeyId>,
+}
+
+impl Caller {
+    pub(crate) fn new(principal: Arc<Principal>, access_key: Option<AccessKeyId>) -> Self {
+        Self { principal, access_key }
+    }
+
+    /// Returns the principal.
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+
+    /// Returns the key it proved itself with.
+    pub fn access_key(&self) -> Option<&AccessKeyId> {
+        self.access_key.as_ref()
+    }
+}

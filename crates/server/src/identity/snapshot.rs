@@ -1,0 +1,106 @@
+//! The identities in memory: looked up on every request, replaced as a whole after every change (revocation, T-6).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use munjigi_core::id::{AccessKeyId, UniqueId};
+use tokio::sync::watch;
+
+use super::Principal;
+
+/// What the store hands over: every principal with compiled policies, every access key with its sealed secret.
+#[derive(Debug, Default)]
+pub struct LoadedIdentities {
+    /// All users.
+    pub principals: Vec<Principal>,
+    /// All access keys.
+    pub keys: Vec<AccessKey>,
+}
+
+/// An access key as stored.
+#[derive(Debug, Clone)]
+pub struct AccessKey {
+    /// Its id.
+    pub id: AccessKeyId,
+    /// The unique id of the user whose key it is.
+    pub owner: UniqueId,
+    /// Inactive keys authenticate nobody.
+    pub active: bool,
+    /// The secret, sealed; opened only to derive a signing key.
+    pub sealed_secret: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Snapshot {
+    version: u64,
+    by_arn: HashMap<Box<str>, Arc<Principal>>,
+    by_unique_id: HashMap<UniqueId, Arc<Principal>>,
+    keys: HashMap<AccessKeyId, AccessKey>,
+}
+
+/// The identities that hold now.
+pub struct Identities {
+    snapshot: ArcSwap<Snapshot>,
+    /// Tells the new version after each change; sent by [`Identities::replace`], received by whoever re-judges.
+    version_tx: watch::Sender<u64>,
+}
+
+impl Identities {
+    /// Builds the first snapshot, version 1.
+    pub fn new(loaded: LoadedIdentities) -> Self {
+        let (version_tx, _) = watch::channel(1);
+        Self { snapshot: ArcSwap::from_pointee(Snapshot::build(1, loaded)), version_tx }
+    }
+
+    /// Replaces the snapshot by what was loaded anew; its version is one higher.
+    pub fn replace(&self, loaded: LoadedIdentities) {
+        self.version_tx.send_modify(|version| {
+            *version = version.saturating_add(1);
+            self.snapshot.store(Arc::new(Snapshot::build(*version, loaded)));
+        });
+    }
+
+    /// Returns the number of the snapshot that holds now.
+    pub fn version(&self) -> u64 {
+        self.snapshot.load().version
+    }
+
+    /// Returns a receiver that sees every new version (or the newest of several).
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.version_tx.subscribe()
+    }
+
+    /// Finds a principal by its resource name.
+    pub fn by_arn(&self, arn: &str) -> Option<Arc<Principal>> {
+        self.snapshot.load().by_arn.get(arn).cloned()
+    }
+
+    /// Finds a principal by its unchanging id.
+    pub fn by_unique_id(&self, id: &UniqueId) -> Option<Arc<Principal>> {
+        self.snapshot.load().by_unique_id.get(id).cloned()
+    }
+
+    /// Finds an active access key and its owner.
+    pub fn by_access_key(&self, id: &AccessKeyId) -> Option<(AccessKey, Arc<Principal>)> {
+        let snapshot = self.snapshot.load();
+        let key = snapshot.keys.get(id).filter(|key| key.active)?;
+        let owner = snapshot.by_unique_id.get(&key.owner)?;
+        Some((key.clone(), owner.clone()))
+    }
+}
+
+impl Snapshot {
+    fn build(version: u64, loaded: LoadedIdentities) -> Self {
+        let mut snapshot = Self { version, ..Self::default() };
+        for principal in loaded.principals {
+            let principal = Arc::new(principal);
+            snapshot.by_arn.insert(principal.arn.as_str().into(), principal.clone());
+            if let Some(id) = principal.unique_id.clone() {
+                snapshot.by_unique_id.insert(id, principal);
+            }
+        }
+        snapshot.keys = loaded.keys.into_iter().map(|key| (key.id.clone(), key)).collect();
+        snapshot
+    }
+}

@@ -156,8 +156,8 @@ fn one_altered_byte_anywhere_that_matters_is_refused() {
             refused(&altered, &format!("target at {at}: {}", altered.target));
         }
         for (index, (name, value)) in request.headers.iter().enumerate() {
-            for at in 0..value.len() {
-                if value[at] == b' ' || value[at] == b'\t' {
+            for (at, byte) in value.iter().enumerate() {
+                if matches!(byte, b' ' | b'\t') {
                     continue;
                 }
                 let mut altered = request.clone();

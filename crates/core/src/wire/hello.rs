@@ -6,7 +6,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use prost::Message as _;
 
 use crate::id::{NodeId, SessionId};
 
@@ -318,6 +317,8 @@ fn from_header<M: prost::Message + Default>(value: &[u8]) -> Result<M, HelloErro
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     fn agent() -> Hello {

@@ -4,7 +4,12 @@
 //! framing, audit or status codes.
 
 pub mod error;
+mod json;
+#[cfg(test)]
+mod mutate;
 pub mod operation;
+mod query;
 pub mod sts;
 pub mod table;
 pub mod time;
+mod xml;

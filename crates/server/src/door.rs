@@ -1,64 +1,37 @@
 //! The door: every call of an operation passes here and nowhere else. It decides, audits, runs and audits again.
 //!
 //! INVARIANT: [`Authorized`] has private fields and is made only here, after the decision; an operation runs only
-//! with one in hand.
+//! with one in hand, and no answer leaves before its audit record is stored (T-3, T-11).
 
-use std::net::IpAddr;
+mod judge;
+mod record;
+mod request;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use munjigi_core::time::Timestamp;
 use serde_json::Value;
-use uuid::Uuid;
+
+pub use judge::{Decided, judge};
+pub(crate) use record::{Event, Outcome, Who};
+pub use request::{RequestMeta, TlsDetails, Via};
 
 use crate::Server;
+use crate::api::WireInput;
 use crate::api::error::ApiError;
-use crate::api::operation::{Access, Operation};
+use crate::api::operation::{Operation, Requirement};
 use crate::identity::Caller;
-
-/// What is known of a request besides its input; fixed when it arrives.
-#[derive(Debug, Clone)]
-pub struct RequestMeta {
-    /// `x-amzn-RequestId` and `requestID` of the audit record.
-    pub request_id: Uuid,
-    /// When it arrived; the clock is read once per request.
-    pub time: Timestamp,
-    /// The client's address.
-    pub source_ip: IpAddr,
-    /// The client's `User-Agent`, at most 1 KiB.
-    pub user_agent: String,
-    /// What TLS agreed on; `None` without TLS.
-    pub tls: Option<TlsDetails>,
-    /// The `Host` header as sent.
-    pub host: String,
-    /// The region named in the credential scope.
-    pub region: String,
-    /// Which way it came.
-    pub via: Via,
-}
-
-/// What a TLS handshake agreed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsDetails {
-    /// For example `TLSv1.3`.
-    pub version: String,
-    /// For example `TLS_AES_256_GCM_SHA384`.
-    pub cipher_suite: String,
-}
-
-/// The way a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
-    /// A signed HTTP request.
-    Api,
-    /// A stream of an authenticated link.
-    Link,
-}
 
 /// A call that may run: the proof that its caller was authenticated and allowed.
 pub struct Authorized<O: Operation> {
     input: O::Input,
     caller: Caller,
     request: RequestMeta,
+    decisions: Vec<Decided>,
+    identities_version: u64,
+    parameters: Value,
+    server: Arc<Server>,
+    granted: AtomicBool,
 }
 
 impl<O: Operation> Authorized<O> {
@@ -76,6 +49,26 @@ impl<O: Operation> Authorized<O> {
     pub fn request(&self) -> &RequestMeta {
         &self.request
     }
+
+    /// Returns what was required and how each was decided.
+    pub fn decisions(&self) -> &[Decided] {
+        &self.decisions
+    }
+
+    /// Returns the version of the identities that decided.
+    pub fn identities_version(&self) -> u64 {
+        self.identities_version
+    }
+
+    /// Stores the call's complete audit record now, durably, before the work goes on (T-3, T-62); the door then
+    /// writes none when the work succeeds, and one more if it fails. `response_elements` as the record shall show it.
+    pub async fn record_granted(&self, response_elements: Value) -> Result<(), ApiError> {
+        let event = Event::of::<O>(&self.server, &self.request, Who::Caller(&self.caller));
+        let record = event.parameters(self.parameters.clone()).decisions(&self.decisions);
+        store(&self.server, record.complete(Outcome::Success(&response_elements))).await?;
+        self.granted.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
 /// Calls an operation with a typed input.
@@ -85,24 +78,87 @@ pub async fn call<O: Operation>(
     input: O::Input,
     request: RequestMeta,
 ) -> Result<O::Output, ApiError> {
-    let requirements = O::requirements(&input, server, caller).await?;
-    if O::ACCESS == Access::Policy {
-        // Nothing that needs a decision is let through before there is an engine to make it (T-11).
-        let count = requirements.len();
-        return Err(ApiError::internal(anyhow::anyhow!("no policy engine judges the {count} needs of {}", O::NAME)));
-    }
-    let authorized = Authorized::<O> { input, caller: caller.clone(), request };
-    O::run(&authorized, server).await
+    perform::<O>(server, caller, input, request).await.map(|(output, _)| output)
 }
 
-/// Calls an operation with an input from the wire, already turned into JSON.
+/// Calls an operation with an input from the wire, and returns its output as JSON.
 pub(crate) async fn call_wire<O: Operation>(
     server: &Arc<Server>,
     caller: &Caller,
-    input: Value,
+    input: WireInput,
     request: RequestMeta,
 ) -> Result<Value, ApiError> {
-    let input: O::Input = serde_json::from_value(input).map_err(|cause| ApiError::Validation(cause.to_string()))?;
-    let output = call::<O>(server, caller, input, request).await?;
-    serde_json::to_value(output).map_err(ApiError::internal)
+    match input.read::<O::Input>() {
+        Ok(input) => perform::<O>(server, caller, input, request).await.map(|(_, json)| json),
+        Err(error) => {
+            let event = Event::of::<O>(server, &request, Who::Caller(caller));
+            store(server, event.complete(Outcome::Failure(&error))).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn perform<O: Operation>(
+    server: &Arc<Server>,
+    caller: &Caller,
+    input: O::Input,
+    request: RequestMeta,
+) -> Result<(O::Output, Value), ApiError> {
+    let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
+    let refused = async |error: ApiError, decisions: &[Decided]| {
+        let event = Event::of::<O>(server, &request, Who::Caller(caller));
+        let record = event.parameters(parameters.clone()).decisions(decisions);
+        match store(server, record.complete(Outcome::Failure(&error))).await {
+            Ok(()) => error,
+            Err(unstored) => unstored,
+        }
+    };
+
+    let identities_version = server.identities.version();
+    let requirements: Vec<Requirement> = match O::requirements(&input, server, caller).await {
+        Ok(requirements) => requirements,
+        Err(error) => return Err(refused(error, &[]).await),
+    };
+    let (decisions, verdict) = judge::decide::<O>(server, caller, requirements, &request);
+    if let Err(error) = verdict {
+        return Err(refused(error, &decisions).await);
+    }
+
+    let granted = AtomicBool::new(false);
+    let server_ref = server.clone();
+    let authorized = Authorized::<O> {
+        input,
+        caller: caller.clone(),
+        request,
+        decisions,
+        identities_version,
+        parameters,
+        server: server_ref,
+        granted,
+    };
+    let result = O::run(&authorized, server).await;
+    let result = result.and_then(|output| {
+        let json = serde_json::to_value(&output).map_err(ApiError::internal)?;
+        Ok((output, json))
+    });
+    let outcome = match &result {
+        Ok(_) if authorized.granted.load(Ordering::Acquire) => return result,
+        Ok((_, json)) => Outcome::Success(json),
+        Err(error) => Outcome::Failure(error),
+    };
+    let event = Event::of::<O>(server, &authorized.request, Who::Caller(caller));
+    let record = event.parameters(authorized.parameters.clone()).decisions(&authorized.decisions);
+    store(server, record.complete(outcome)).await?;
+    result
+}
+
+/// Stores a record; what cannot be recorded is refused (aws-api E.1).
+async fn store(server: &Server, record: Value) -> Result<(), ApiError> {
+    match server.audit.append(record).await {
+        Ok(_) => Ok(()),
+        Err(cause) => {
+            tracing::error!(%cause, "the audit trail cannot be written; calls are refused");
+            Err(ApiError::Unavailable("the audit trail cannot be written, so the call is refused"))
+        }
+    }
 }

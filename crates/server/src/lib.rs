@@ -6,6 +6,7 @@
 use munjigi_core::arn::Deployment;
 
 pub mod api;
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod door;
@@ -16,4 +17,5 @@ pub struct Server {
     pub(crate) config: config::Config,
     pub(crate) deployment: Deployment,
     pub(crate) identities: identity::Identities,
+    pub(crate) audit: audit::AuditLog,
 }

@@ -13,3 +13,26 @@ pub mod sts;
 pub mod table;
 pub mod time;
 mod xml;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use error::ApiError;
+
+/// An input as it came over the wire, not yet of the operation's type.
+pub(crate) enum WireInput {
+    /// Of a json 1.1 service.
+    Json(Value),
+    /// Of a query service.
+    Form(query::Form),
+}
+
+impl WireInput {
+    /// Reads the input as the operation's type.
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+        match self {
+            Self::Json(value) => serde_json::from_value(value).map_err(|cause| ApiError::Validation(cause.to_string())),
+            Self::Form(form) => form.into_input().map_err(|cause| ApiError::Validation(cause.to_string())),
+        }
+    }
+}

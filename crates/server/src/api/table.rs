@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
 use super::sts;
@@ -25,7 +26,7 @@ pub(crate) struct Entry {
     /// The smallest valid input as JSON.
     pub(crate) example: &'static str,
     /// Reads the input and passes the door.
-    pub(crate) invoke: fn(Arc<Server>, Caller, Value, RequestMeta) -> Answer,
+    pub(crate) invoke: fn(Arc<Server>, Caller, WireInput, RequestMeta) -> Answer,
 }
 
 impl Entry {

@@ -5,15 +5,8 @@ use std::sync::Arc;
 
 use munjigi_core::arn::Arn;
 use munjigi_core::id::{AccessKeyId, UniqueId};
-
-/// The kinds of principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PrincipalKind {
-    /// An IAM user.
-    User,
-    /// Nobody in particular: the caller of an operation that is open to all.
-    Anonymous,
-}
+use munjigi_core::policy::PolicySet;
+pub use munjigi_core::policy::PrincipalKind;
 
 /// Somebody who can act.
 #[derive(Debug)]
@@ -30,6 +23,8 @@ pub struct Principal {
     pub path: Box<str>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// Its compiled policies: identity policies and boundary.
+    pub policies: PolicySet,
 }
 
 impl Principal {

@@ -1,0 +1,108 @@
+//! The decision: the caller's policies against every requirement of a call, in the context of the request.
+//!
+//! The one decision function of the server (T-55): API, link and the re-judging of running sessions all come here.
+
+use munjigi_core::policy::{self, Context, Decision};
+
+use super::RequestMeta;
+use crate::Server;
+use crate::api::error::{ApiError, Denial};
+use crate::api::operation::{Access, Operation, Requirement, Values};
+use crate::identity::{Caller, Principal, PrincipalKind};
+
+/// A requirement and how it was decided.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// What had to be allowed.
+    pub requirement: Requirement,
+    /// The answer and its reasons.
+    pub decision: Decision,
+}
+
+/// Judges requirements for a principal. All must be allowed; the first that is not ends the judging, and its reason
+/// is the error. Usable at any time: a running session is judged again with its own request at the present time.
+pub fn judge(
+    server: &Server,
+    principal: &Principal,
+    requirements: Vec<Requirement>,
+    request: &RequestMeta,
+) -> (Vec<Decided>, Result<(), Denial>) {
+    let account = server.deployment.account.as_str();
+    let base = context(principal, account, request);
+    let mut decided = Vec::with_capacity(requirements.len());
+    for requirement in requirements {
+        let mut asked = policy::Request::new(
+            policy::Principal {
+                kind: principal.kind,
+                arn: principal.arn.to_string(),
+                account: account.to_owned(),
+                source_arn: None,
+                unique_id: principal.unique_id.as_ref().map(ToString::to_string),
+            },
+            requirement.action,
+            requirement.resource.as_str(),
+        );
+        asked.context = base.clone();
+        for (key, values, kind) in &requirement.context {
+            match (kind, values.as_slice()) {
+                (Values::Single, [value]) => asked.context.set(key, value.as_str()),
+                _ => asked.context.set_many(key, values.iter().map(String::as_str)),
+            };
+        }
+        let decision = policy::evaluate(&principal.policies, &asked);
+        let denial = (!decision.is_allowed()).then(|| Denial {
+            reason: decision.code(),
+            message: decision.reason(principal.arn.as_str(), requirement.action, &requirement.resource),
+        });
+        decided.push(Decided { requirement, decision });
+        if let Some(denial) = denial {
+            return (decided, Err(denial));
+        }
+    }
+    (decided, Ok(()))
+}
+
+/// Decides whether an operation may run for a caller.
+pub(super) fn decide<O: Operation>(
+    server: &Server,
+    caller: &Caller,
+    requirements: Vec<Requirement>,
+    request: &RequestMeta,
+) -> (Vec<Decided>, Result<(), ApiError>) {
+    if requirements.is_empty() && O::ACCESS == Access::Policy {
+        // T-11: an operation that forgot to say what it needs is not thereby open to everybody.
+        let cause = anyhow::anyhow!("{} requires nothing", O::NAME);
+        return (Vec::new(), Err(ApiError::internal(cause)));
+    }
+    let (decided, verdict) = judge(server, caller.principal(), requirements, request);
+    (decided, verdict.map_err(ApiError::Denied))
+}
+
+/// Fills the global condition keys (iam-policy 8.3). Keys that do not apply stay absent.
+fn context(principal: &Principal, account: &str, request: &RequestMeta) -> Context {
+    let mut context = Context::new();
+    if principal.kind == PrincipalKind::User {
+        context.set("aws:username", &*principal.name).set("aws:PrincipalType", "User");
+    } else {
+        context.set("aws:PrincipalType", "Anonymous");
+    }
+    context
+        .set("aws:userid", principal.user_id())
+        .set("aws:PrincipalArn", principal.arn.as_str())
+        .set("aws:PrincipalAccount", account)
+        .set("aws:PrincipalIsAWSService", "false")
+        .set("aws:ViaAWSService", "false")
+        .set("aws:SourceIp", request.source_ip.to_canonical().to_string())
+        .set("aws:SecureTransport", request.tls.is_some().to_string())
+        .set("aws:UserAgent", request.user_agent.as_str())
+        .set("aws:CurrentTime", request.time.to_iso_seconds())
+        .set("aws:EpochTime", request.time.as_secs().to_string())
+        .set("aws:RequestedRegion", request.region.as_str());
+    if let Some(referer) = &request.referer {
+        context.set("aws:referer", referer.as_str());
+    }
+    for (key, value) in &principal.tags {
+        context.set(&format!("aws:PrincipalTag/{key}"), value.as_str());
+    }
+    context
+}

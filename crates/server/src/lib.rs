@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod door;
 pub mod identity;
+pub mod store;
 
 /// The state that all requests of one server process share. Held in an `Arc`; its parts have their own locks.
 pub struct Server {

@@ -1,0 +1,58 @@
+//! The store's tests: one story for every implementation (`suite`), and what only a file can show (`file`).
+
+mod file;
+mod suite;
+
+use std::sync::Arc;
+
+use munjigi_core::id::AccountId;
+use munjigi_core::secret::{MasterKey, MasterKeys};
+use munjigi_core::time::Timestamp;
+
+use super::Store;
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_262_400);
+
+fn master(first: u8) -> Arc<MasterKeys> {
+    Arc::new(MasterKeys::new(MasterKey::new(1, [first; 32]), Vec::new()))
+}
+
+/// A new SQLite store and the directory it lives in.
+async fn sqlite() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let account = AccountId::parse("123456789012").unwrap();
+    let store = Store::create(&directory.path().join("munjigi.db"), master(7), &account, NOW).await.unwrap();
+    (directory, store)
+}
+
+/// Declares the suite's tests for one implementation.
+macro_rules! run_suite {
+    ($make:path: $($story:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                let (_directory, store) = $make().await;
+                suite::$story(&store).await;
+                store.close().await;
+            }
+        )*
+    };
+}
+
+run_suite!(sqlite:
+    users_are_unique_without_regard_to_case_and_page_by_name,
+    a_user_with_leftovers_is_not_deleted,
+    quotas_hold,
+    policies_version_attach_and_refuse_deletion_while_used,
+    inline_policies_are_judged_together_before_they_are_stored,
+    tags_fold_their_keys,
+    a_loaded_key_opens_to_the_secret_that_was_shown,
+    the_administrator_is_complete,
+    twenty_nodes_racing_for_one_use_of_an_activation_yield_one,
+    a_registration_repeats_after_a_lost_answer_but_not_with_another_code,
+    a_refused_name_uses_nothing_up,
+    sessions_move_only_forward_and_end_once,
+    sessions_list_newest_first_by_filter_and_page,
+    page_tokens_serve_one_binding_for_an_hour,
+    settings_keep_secrets_sealed,
+);

@@ -19,4 +19,5 @@ pub struct Server {
     pub(crate) deployment: Deployment,
     pub(crate) identities: identity::Identities,
     pub(crate) audit: audit::AuditLog,
+    pub(crate) store: store::Store,
 }

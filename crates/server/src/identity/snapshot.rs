@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use munjigi_core::arn::Deployment;
 use munjigi_core::id::{AccessKeyId, UniqueId};
 use tokio::sync::watch;
 
-use super::Principal;
+use super::{Principal, load};
+use crate::store::{Store, StoreError};
 
 /// What the store hands over: every principal with compiled policies, every access key with its sealed secret.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub struct AccessKey {
 #[derive(Debug, Default)]
 struct Snapshot {
     version: u64,
+    /// The number of the reload that made it.
+    reload: u64,
     by_arn: HashMap<Box<str>, Arc<Principal>>,
     by_unique_id: HashMap<UniqueId, Arc<Principal>>,
     keys: HashMap<AccessKeyId, AccessKey>,
@@ -44,21 +49,33 @@ pub struct Identities {
     snapshot: ArcSwap<Snapshot>,
     /// Tells the new version after each change; sent by [`Identities::replace`], received by whoever re-judges.
     version_tx: watch::Sender<u64>,
+    /// How many reloads have begun; see [`Identities::reload`].
+    reloads: AtomicU64,
 }
 
 impl Identities {
     /// Builds the first snapshot, version 1.
     pub fn new(loaded: LoadedIdentities) -> Self {
         let (version_tx, _) = watch::channel(1);
-        Self { snapshot: ArcSwap::from_pointee(Snapshot::build(1, loaded)), version_tx }
+        Self { snapshot: ArcSwap::from_pointee(Snapshot::build(1, 0, loaded)), version_tx, reloads: AtomicU64::new(0) }
     }
 
-    /// Replaces the snapshot by what was loaded anew; its version is one higher.
-    pub fn replace(&self, loaded: LoadedIdentities) {
-        self.version_tx.send_modify(|version| {
-            *version = version.saturating_add(1);
-            self.snapshot.store(Arc::new(Snapshot::build(*version, loaded)));
+    /// Loads everything anew after a change in the store and replaces the snapshot; its version is one higher.
+    ///
+    /// Reloads overtake each other: each takes its number before it reads, and one that read earlier never replaces
+    /// what a later one has read, which holds the earlier one's change too.
+    pub async fn reload(&self, store: &Store, deployment: &Deployment) -> Result<(), StoreError> {
+        let number = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
+        let loaded = load::compile(store.load_identities().await?, deployment);
+        self.version_tx.send_if_modified(|version| {
+            let newer = self.snapshot.load().reload < number;
+            if newer {
+                *version = version.saturating_add(1);
+                self.snapshot.store(Arc::new(Snapshot::build(*version, number, loaded)));
+            }
+            newer
         });
+        Ok(())
     }
 
     /// Returns the number of the snapshot that holds now.
@@ -91,8 +108,8 @@ impl Identities {
 }
 
 impl Snapshot {
-    fn build(version: u64, loaded: LoadedIdentities) -> Self {
-        let mut snapshot = Self { version, ..Self::default() };
+    fn build(version: u64, reload: u64, loaded: LoadedIdentities) -> Self {
+        let mut snapshot = Self { version, reload, ..Self::default() };
         for principal in loaded.principals {
             let principal = Arc::new(principal);
             snapshot.by_arn.insert(principal.arn.as_str().into(), principal.clone());

@@ -3,12 +3,14 @@
 //! An operation knows its input, output, needed permissions and what it does; it knows neither signatures nor
 //! framing, audit or status codes.
 
+pub(crate) mod dispatch;
 pub mod error;
 mod json;
 #[cfg(test)]
 mod mutate;
 pub mod operation;
 mod query;
+pub(crate) mod replay;
 pub mod sts;
 pub mod table;
 pub mod time;

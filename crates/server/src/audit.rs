@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use serde_json::Value;
+use munjigi_core::audit::AuditRecord;
 use tokio::sync::{mpsc, oneshot};
 
 /// Records that may wait for the writer; more wait for room.
@@ -33,6 +33,9 @@ pub enum AuditError {
     /// Writing failed; the trail stays closed until the server starts again.
     #[error("the audit trail cannot be written: {0}")]
     Write(String),
+    /// The record is too large.
+    #[error(transparent)]
+    Record(#[from] munjigi_core::audit::AuditError),
     /// The writer has ended.
     #[error("the audit trail is closed")]
     Closed,
@@ -50,8 +53,8 @@ impl AuditLog {
     }
 
     /// Appends a record; returns when it is durable.
-    pub async fn append(&self, record: Value) -> Result<Receipt, AuditError> {
-        let mut line = record.to_string().into_bytes();
+    pub async fn append(&self, record: AuditRecord) -> Result<Receipt, AuditError> {
+        let mut line = record.to_json()?.into_bytes();
         line.push(b'\n');
         let (stored_tx, stored) = oneshot::channel();
         self.records_tx.send((line, stored_tx)).await.map_err(|_| AuditError::Closed)?;

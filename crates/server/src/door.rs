@@ -10,6 +10,7 @@ mod request;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use munjigi_core::audit::AuditRecord;
 use serde_json::Value;
 
 pub use judge::{Decided, judge};
@@ -64,7 +65,7 @@ impl<O: Operation> Authorized<O> {
     /// writes none when the work succeeds, and one more if it fails. `response_elements` as the record shall show it.
     pub async fn record_granted(&self, response_elements: Value) -> Result<(), ApiError> {
         let event = Event::of::<O>(&self.server, &self.request, Who::Caller(&self.caller));
-        let record = event.parameters(self.parameters.clone()).decisions(&self.decisions);
+        let record = event.parameters(&self.parameters).decisions(&self.decisions);
         store(&self.server, record.complete(Outcome::Success(&response_elements))).await?;
         self.granted.store(true, Ordering::Release);
         Ok(())
@@ -107,7 +108,7 @@ async fn perform<O: Operation>(
     let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
     let refused = async |error: ApiError, decisions: &[Decided]| {
         let event = Event::of::<O>(server, &request, Who::Caller(caller));
-        let record = event.parameters(parameters.clone()).decisions(decisions);
+        let record = event.parameters(&parameters).decisions(decisions);
         match store(server, record.complete(Outcome::Failure(&error))).await {
             Ok(()) => error,
             Err(unstored) => unstored,
@@ -147,13 +148,13 @@ async fn perform<O: Operation>(
         Err(error) => Outcome::Failure(error),
     };
     let event = Event::of::<O>(server, &authorized.request, Who::Caller(caller));
-    let record = event.parameters(authorized.parameters.clone()).decisions(&authorized.decisions);
+    let record = event.parameters(&authorized.parameters).decisions(&authorized.decisions);
     store(server, record.complete(outcome)).await?;
     result
 }
 
 /// Stores a record; what cannot be recorded is refused (aws-api E.1).
-async fn store(server: &Server, record: Value) -> Result<(), ApiError> {
+pub(crate) async fn store(server: &Server, record: AuditRecord) -> Result<(), ApiError> {
     match server.audit.append(record).await {
         Ok(_) => Ok(()),
         Err(cause) => {

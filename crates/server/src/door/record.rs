@@ -1,23 +1,16 @@
-//! The audit record of a call, field for field as CloudTrail writes it (aws-api E.1, E.2).
+//! The audit record of a call, filled field for field (aws-api E.1, E.2). Limits and escaping are `core::audit`'s.
 
-use aws_lc_rs::digest;
+use munjigi_core::audit::{
+    AuditRecord, EVENT_VERSION, EventType, Resource, TlsDetails, UserIdentity, UserType, parameters,
+};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::{Decided, RequestMeta, Via};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Effect, Operation, Service, Wire};
 use crate::identity::{Caller, PrincipalKind};
-
-/// What a hidden member shows.
-const HIDDEN: &str = "HIDDEN_DUE_TO_SECURITY_REASONS";
-/// Longest text of a member, bytes (T-68).
-const MAX_TEXT_BYTES: usize = 4 * 1024;
-/// Longest policy document, bytes: cutting one would hide what was granted, and 6144 characters are the most that is
-/// stored, beside blanks.
-const MAX_DOCUMENT_BYTES: usize = 48 * 1024;
-/// Largest input or output in a record, bytes of JSON; both together stay below the record's 256 KiB.
-const MAX_PART_BYTES: usize = 112 * 1024;
 
 /// Who called, as far as is known.
 #[derive(Clone, Copy)]
@@ -45,7 +38,7 @@ pub(crate) struct Event<'a> {
     server: &'a Server,
     request: &'a RequestMeta,
     who: Who<'a>,
-    parameters: Value,
+    parameters: Option<&'a Value>,
     decisions: &'a [Decided],
     additional: Map<String, Value>,
 }
@@ -73,15 +66,15 @@ impl<'a> Event<'a> {
             server,
             request,
             who,
-            parameters: Value::Null,
+            parameters: None,
             decisions: &[],
             additional: Map::new(),
         }
     }
 
     /// Sets the input.
-    pub(crate) fn parameters(mut self, parameters: Value) -> Self {
-        self.parameters = parameters;
+    pub(crate) fn parameters(mut self, parameters: &'a Value) -> Self {
+        self.parameters = Some(parameters);
         self
     }
 
@@ -98,79 +91,68 @@ impl<'a> Event<'a> {
     }
 
     /// Completes the record.
-    pub(crate) fn complete(self, outcome: Outcome<'_>) -> Value {
+    pub(crate) fn complete(self, outcome: Outcome<'_>) -> AuditRecord {
         let deployment = &self.server.deployment;
-        let account = deployment.account.as_str();
-        let mut cut = Cut::default();
-        let parameters = self.shown(self.parameters.clone(), &mut cut);
-        let response = match (&outcome, self.effect) {
-            (Outcome::Success(output), Effect::Write) => self.shown((*output).clone(), &mut cut),
-            _ => Value::Null,
+        let account = deployment.account.to_string();
+        let error = match &outcome {
+            Outcome::Failure(error) => Some(error),
+            Outcome::Success(_) => None,
         };
-        let mut record = json!({
-            "eventVersion": "1.11",
-            "userIdentity": identity(self.who, account),
-            "eventTime": self.request.time.to_iso_seconds(),
-            "eventSource": self.service.event_source(),
-            "eventName": self.name,
-            "awsRegion": &*deployment.region,
-            "sourceIPAddress": self.request.source_ip.to_canonical().to_string(),
-            "userAgent": cut.text(&self.request.user_agent, MAX_TEXT_BYTES),
-            "requestParameters": parameters,
-            "responseElements": response,
-            "additionalEventData": self.additional_data(&outcome),
-            "requestID": self.request.request_id.to_string(),
-            "eventID": uuid::Uuid::new_v4().to_string(),
-            "readOnly": self.effect == Effect::Read,
-            "eventType": "AwsApiCall",
-            "managementEvent": true,
-            "eventCategory": "Management",
-            "recipientAccountId": account,
-        });
-        let Value::Object(members) = &mut record else { return record };
-        if let Outcome::Failure(error) = &outcome {
-            members.insert("errorCode".into(), error.code(self.service).into());
-            members.insert("errorMessage".into(), cut.text(&error.to_string(), MAX_TEXT_BYTES).into());
+        let response = match (&outcome, self.effect) {
+            (Outcome::Success(output), Effect::Write) if !output.is_null() => Some(self.shown(output)),
+            _ => None,
+        };
+        AuditRecord {
+            event_version: EVENT_VERSION.to_owned(),
+            user_identity: identity(self.who, &account),
+            event_time: self.request.time,
+            event_source: self.service.event_source().to_owned(),
+            event_name: self.name.to_owned(),
+            aws_region: deployment.region.to_string(),
+            source_ip_address: self.request.source_ip.to_canonical().to_string(),
+            user_agent: Some(self.request.user_agent.clone()),
+            error_code: error.map(|error| error.code(self.service).to_owned()),
+            error_message: error.map(ToString::to_string),
+            request_parameters: self.parameters.map(|input| self.shown(input)),
+            response_elements: response,
+            additional_event_data: Some(self.additional_data(&outcome)),
+            request_id: Some(self.request.request_id.to_string()),
+            event_id: Uuid::new_v4().to_string(),
+            read_only: self.effect == Effect::Read,
+            resources: self.resources(&account),
+            event_type: EventType::AwsApiCall,
+            api_version: (self.service.wire() == Wire::Query).then(|| self.service.api_version().to_owned()),
+            management_event: true,
+            recipient_account_id: account,
+            shared_event_id: None,
+            vpc_endpoint_id: None,
+            event_category: "Management".to_owned(),
+            addendum: None,
+            session_credential_from_console: None,
+            edge_device_details: None,
+            tls_details: self.request.tls.as_ref().map(|tls| TlsDetails {
+                tls_version: tls.version.clone(),
+                cipher_suite: tls.cipher_suite.clone(),
+                client_provided_host_header: self.request.host.clone(),
+            }),
         }
-        let resources = self.resources(account);
-        if !resources.is_empty() {
-            members.insert("resources".into(), resources.into());
-        }
-        if self.service.wire() == Wire::Query {
-            members.insert("apiVersion".into(), self.service.api_version().into());
-        }
-        if let Some(tls) = &self.request.tls {
-            let details = json!({
-                "tlsVersion": tls.version,
-                "cipherSuite": tls.cipher_suite,
-                "clientProvidedHostHeader": cut.text(&self.request.host, MAX_TEXT_BYTES),
-            });
-            members.insert("tlsDetails".into(), details);
-        }
-        if cut.happened {
-            members.insert("addendum".into(), json!({ "reason": "TRUNCATED_FIELDS" }));
-        }
-        record
     }
 
-    /// Returns input or output as the record shows it: lower-camel names, secrets hidden, long texts cut.
-    fn shown(&self, value: Value, cut: &mut Cut) -> Value {
-        let shown = show(value, self.secret_fields, cut);
-        let size = shown.to_string().len();
-        if size > MAX_PART_BYTES {
-            cut.happened = true;
-            return json!({ "truncated": format!("{size} bytes, SHA-256 {}", sha256_hex(shown.to_string().as_bytes())) });
-        }
+    /// Returns input or output as the record shows it: lower-camel names, secrets hidden, absent members left out.
+    fn shown(&self, value: &Value) -> Value {
+        let mut shown = parameters(value, self.secret_fields);
+        leave_out_null(&mut shown);
         shown
     }
 
-    fn resources(&self, account: &str) -> Vec<Value> {
-        let mut resources: Vec<Value> = Vec::new();
+    fn resources(&self, account: &str) -> Vec<Resource> {
+        let mut resources: Vec<Resource> = Vec::new();
         for Decided { requirement, .. } in self.decisions.iter().filter(|one| one.requirement.resource != "*") {
-            let mut resource = json!({ "accountId": account, "ARN": requirement.resource });
-            if let (Some(kind), Value::Object(members)) = (requirement.resource_type, &mut resource) {
-                members.insert("type".into(), kind.into());
-            }
+            let resource = Resource {
+                account_id: Some(account.to_owned()),
+                kind: requirement.resource_type.map(ToOwned::to_owned),
+                arn: requirement.resource.clone(),
+            };
             if !resources.contains(&resource) {
                 resources.push(resource);
             }
@@ -207,70 +189,35 @@ impl<'a> Event<'a> {
     }
 }
 
-fn identity(who: Who<'_>, account: &str) -> Value {
+fn identity(who: Who<'_>, account: &str) -> UserIdentity {
     let caller = match who {
-        Who::Unknown(key) => return json!({ "type": "Unknown", "accessKeyId": key }),
+        Who::Unknown(key) => {
+            return UserIdentity { access_key_id: key.map(ToOwned::to_owned), ..UserIdentity::default() };
+        }
         Who::Caller(caller) => caller,
     };
     let principal = caller.principal();
     if principal.kind != PrincipalKind::User {
-        return json!({ "type": "Unknown" });
+        return UserIdentity::default();
     }
-    json!({
-        "type": "IAMUser",
-        "principalId": principal.user_id(),
-        "arn": principal.arn,
-        "accountId": account,
-        "accessKeyId": caller.access_key(),
-        "userName": &*principal.name,
-    })
-}
-
-/// Cuts long texts and remembers that it did.
-#[derive(Default)]
-struct Cut {
-    happened: bool,
-}
-
-impl Cut {
-    fn text(&mut self, text: &str, most: usize) -> String {
-        if text.len() <= most {
-            return text.to_owned();
-        }
-        self.happened = true;
-        let mut end = most;
-        while !text.is_char_boundary(end) {
-            end = end.saturating_sub(1);
-        }
-        let head = text.get(..end).unwrap_or_default();
-        format!("{head}… (truncated, {} bytes, SHA-256 {})", text.len(), sha256_hex(text.as_bytes()))
+    UserIdentity {
+        kind: UserType::IAMUser,
+        principal_id: Some(principal.user_id().to_owned()),
+        arn: Some(principal.arn.to_string()),
+        account_id: Some(account.to_owned()),
+        access_key_id: caller.access_key().map(ToString::to_string),
+        user_name: Some(principal.name.to_string()),
+        ..UserIdentity::default()
     }
 }
 
-fn show(value: Value, secret_fields: &[&str], cut: &mut Cut) -> Value {
+fn leave_out_null(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            let shown = members.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
-                let value = match value {
-                    _ if secret_fields.contains(&name.as_str()) => HIDDEN.into(),
-                    Value::String(text) if name.ends_with("Document") => cut.text(&text, MAX_DOCUMENT_BYTES).into(),
-                    value => show(value, secret_fields, cut),
-                };
-                (lower_camel(&name), value)
-            });
-            Value::Object(shown.collect())
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(leave_out_null);
         }
-        Value::Array(values) => values.into_iter().map(|value| show(value, secret_fields, cut)).collect(),
-        Value::String(text) => cut.text(&text, MAX_TEXT_BYTES).into(),
-        other => other,
+        Value::Array(items) => items.iter_mut().for_each(leave_out_null),
+        _ => {}
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-fn lower_camel(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use munjigi_core::time::Timestamp;
 use uuid::Uuid;
 
+use crate::clock;
+
 /// What is known of a request besides its input; fixed when it arrives.
 #[derive(Debug, Clone)]
 pub struct RequestMeta {
@@ -31,10 +33,11 @@ pub struct RequestMeta {
 }
 
 impl RequestMeta {
-    /// Returns the description of a further request of the same peer: on a link one handshake serves many.
+    /// Returns the description of a new request that came over the link that this one opened.
     #[must_use]
-    pub fn again(&self, time: Timestamp) -> Self {
-        Self { request_id: Uuid::new_v4(), time, invocation_id: None, ..self.clone() }
+    pub fn again(&self) -> Self {
+        let via = Via::Link;
+        Self { request_id: Uuid::new_v4(), time: clock::now(), invocation_id: None, via, ..self.clone() }
     }
 }
 

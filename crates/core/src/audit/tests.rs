@@ -522,3 +522,29 @@ fn random_lines_never_panic_and_never_verify() {
     }
     assert!(verifier.finish().torn_bytes <= MAX_LINE_BYTES as u64 + 1, "an endless line is not kept");
 }
+
+#[test]
+fn the_documented_example_is_what_is_written() {
+    let document = include_str!("../../../../docs/audit-format.md");
+    let block = |name: &str| {
+        let opening = format!("```{name}\n");
+        document.split(&opening).nth(1).and_then(|rest| rest.split("```").next()).unwrap().to_owned()
+    };
+    let mut chain = Chain::new(LOG);
+    let mut file = Vec::new();
+    for number in 1..=2 {
+        let short = AuditRecord {
+            request_parameters: None,
+            response_elements: None,
+            resources: Vec::new(),
+            tls_details: None,
+            user_identity: UserIdentity::service("munjigi.local"),
+            ..record(number)
+        };
+        chain.append(&short, &mut file).unwrap();
+    }
+    assert_eq!(block("log"), String::from_utf8(file).unwrap());
+    let checkpoint = chain.checkpoint(Timestamp::from_secs(START + 60), &key(2));
+    assert_eq!(block("checkpoint").trim_end(), checkpoint.to_json());
+    assert_eq!(hex::encode(trusted(2, 0, 0).public), block("key").trim_end());
+}

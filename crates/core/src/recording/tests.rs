@@ -542,3 +542,28 @@ fn asciicast_joins_cut_characters_and_leaves_input_out() {
         serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
 }
+
+/// The example of `docs/recording-format.md`: header, a segment record and the seal.
+fn documented_example() -> Vec<u8> {
+    let mut file = Vec::new();
+    let random = FileRandom { data_key: [0x11; 32], wrap_salt: [0x22; 32], segment_salt: [0x33; 16] };
+    let master = MasterKey::new(1, [0x44; 32]);
+    let created = Timestamp::from_secs(1_795_262_400);
+    let mut writer = Writer::create(&master, &session(), created, random, &mut file).unwrap();
+    writer.append(&[start(), output(1500, OutputStream::Stdout, 0, b"hello\n")], &mut file).unwrap();
+    writer.seal(2000, EndReason::Exited, Some(ExitStatus::Code(0)), &mut file).unwrap();
+    file
+}
+
+#[test]
+fn the_documented_example_is_what_is_written() {
+    let document = include_str!("../../../../docs/recording-format.md");
+    let hex: String = document
+        .split("```hex\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(hex, hex::encode(documented_example()));
+}

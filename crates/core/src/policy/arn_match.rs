@@ -13,6 +13,8 @@ const PARTS: usize = 6;
 pub(super) enum ResourcePattern {
     /// A lone `*`: everything, the pseudo resource `*` too.
     Every,
+    /// One resource.
+    Exact(Box<str>),
     Arn(Template),
 }
 
@@ -30,20 +32,21 @@ impl ResourcePattern {
                 super::error::shown(text)
             ));
         }
-        Ok(Self::Arn(template))
+        Ok(match template.as_literal() {
+            Some(exact) => Self::Exact(exact.into()),
+            None => Self::Arn(template),
+        })
     }
 
-    /// Returns the template, unless the pattern is a lone `*`.
+    /// Returns the template of a pattern that may hold variables.
     pub(super) fn template(&self) -> Option<&Template> {
-        match self {
-            Self::Every => None,
-            Self::Arn(template) => Some(template),
-        }
+        if let Self::Arn(template) = self { Some(template) } else { None }
     }
 
     pub(super) fn matches(&self, resource: &str, scope: &Scope<'_>) -> bool {
         match self {
             Self::Every => true,
+            Self::Exact(exact) => scope.steps.take(exact.len()) && **exact == *resource,
             Self::Arn(template) => template.matches(resource, scope),
         }
     }

@@ -1,6 +1,7 @@
 //! The request context: condition keys and their values, found without regard to case.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl ContextValue {
 /// `aws:resourcetag/ENV` finds `aws:ResourceTag/Env`; values are kept as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
-    by_folded_name: HashMap<Box<str>, ContextValue>,
+    by_folded_name: HashMap<Box<str>, ContextValue, BuildHasherDefault<NameHasher>>,
 }
 
 impl Context {
@@ -95,6 +96,50 @@ impl Key {
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.folded == other.folded
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.folded.hash(state);
+    }
+}
+
+/// A set of key names.
+#[derive(Debug, Default)]
+pub(super) struct Keys(HashSet<Key, BuildHasherDefault<NameHasher>>);
+
+impl Keys {
+    pub(super) fn insert(&mut self, key: &Key) {
+        if !self.0.contains(key) {
+            self.0.insert(key.clone());
+        }
+    }
+
+    pub(super) fn names(self) -> Vec<String> {
+        self.0.iter().map(|key| key.shown().to_owned()).collect()
+    }
+}
+
+/// A fast hash of key names. A request has some dozens of keys, so that even names chosen to collide cost little, and
+/// a decision looks keys up once per condition, so that the hash is most of its price.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The table takes its buckets from the low bits and its tags from the high ones; mix both.
+        self.0 ^ (self.0 >> 32)
     }
 }
 

@@ -82,7 +82,8 @@ pub fn allow_demands_true(policies: &PolicyList, request: &Request, key: &str) -
     policies.candidates(&subject.action).any(|found| {
         found.statement.allows
             && found.statement.conditions.iter().any(|condition| *condition.key() == key && condition.demands_true())
-            && found.statement.covers(&subject)
+            && found.statement.speaks_of_action(&subject)
+            && found.statement.speaks_of_resource(&subject)
     })
 }
 
@@ -121,7 +122,7 @@ impl<'p> Findings<'p> {
         for (layer, list) in policies.layers().filter(|(layer, _)| binds(*layer, subject.principal.kind)) {
             let mut reach = Reach::None;
             for found in list.candidates(&subject.action) {
-                let applies = found.statement.applies(subject);
+                let applies = found.statement.applies(subject, found.speaks_of_action);
                 if applies == Reach::None {
                     continue;
                 }

@@ -54,8 +54,10 @@ pub struct PolicyList {
     exact: HashMap<Box<str>, Vec<Place>>,
     /// Statements by service, for patterns with a wildcard in the name.
     service: HashMap<Box<str>, Vec<Place>>,
-    /// Statements that may speak of any action: `*` and `NotAction`.
+    /// Statements that speak of every action: `*`.
     every: Vec<Place>,
+    /// Statements with `NotAction`.
+    not: Vec<Place>,
 }
 
 /// One statement of a list with what is known about its policy.
@@ -64,43 +66,49 @@ pub(super) struct Found<'l> {
     pub(super) kind: PolicyKind,
     pub(super) index: usize,
     pub(super) statement: &'l Statement,
+    /// The index alone proves that the statement speaks of the action.
+    pub(super) speaks_of_action: bool,
 }
 
 impl PolicyList {
     /// Indexes the policies of one layer.
     pub fn new(policies: impl IntoIterator<Item = NamedPolicy>) -> Self {
         let mut list = Self { policies: policies.into_iter().collect(), ..Self::default() };
-        for (number, named) in list.policies.iter().enumerate() {
-            let StoredPolicy::Readable(policy) = &named.policy else {
-                list.broken.get_or_insert_with(|| named.id.clone());
+        for number in 0..list.policies.len() {
+            list.index(number);
+        }
+        list
+    }
+
+    /// Enters the statements of one policy.
+    fn index(&mut self, number: usize) {
+        let Some(NamedPolicy { id, policy }) = self.policies.get(number).cloned() else { return };
+        let StoredPolicy::Readable(policy) = policy else {
+            self.broken.get_or_insert(id);
+            return;
+        };
+        for (index, statement) in policy.statements().iter().enumerate() {
+            let (Ok(policy), Ok(statement_number)) = (u32::try_from(number), u32::try_from(index)) else {
+                // More policies than memory holds; what cannot be indexed must not be overlooked.
+                self.broken.get_or_insert(id);
+                return;
+            };
+            let place = Place { policy, statement: statement_number };
+            let ActionElement::Any(patterns) = &statement.action else {
+                self.not.push(place);
                 continue;
             };
-            for (index, statement) in policy.statements().iter().enumerate() {
-                let (Ok(policy), Ok(statement_number)) = (u32::try_from(number), u32::try_from(index)) else {
-                    // More policies than a machine holds; what cannot be indexed must not be overlooked.
-                    list.broken.get_or_insert_with(|| named.id.clone());
-                    continue;
+            for pattern in patterns {
+                let places = match pattern {
+                    ActionPattern::Every => &mut self.every,
+                    ActionPattern::Exact(action) => self.exact.entry(action.clone()).or_default(),
+                    ActionPattern::Service { prefix, .. } => self.service.entry(prefix.clone()).or_default(),
                 };
-                let place = Place { policy, statement: statement_number };
-                match &statement.action {
-                    ActionElement::Not(_) => list.every.push(place),
-                    ActionElement::Any(patterns) => {
-                        for pattern in patterns {
-                            match pattern {
-                                ActionPattern::Every => list.every.push(place),
-                                ActionPattern::Exact(action) => {
-                                    list.exact.entry(action.clone()).or_default().push(place);
-                                }
-                                ActionPattern::Service { prefix, .. } => {
-                                    list.service.entry(prefix.clone()).or_default().push(place);
-                                }
-                            }
-                        }
-                    }
+                if places.last() != Some(&place) {
+                    places.push(place);
                 }
             }
         }
-        list
     }
 
     /// Tells how many policies the list holds.
@@ -127,17 +135,37 @@ impl PolicyList {
     pub(super) fn candidates(&self, action: &Action) -> impl Iterator<Item = Found<'_>> {
         let exact = self.exact.get(&action.folded).map(Vec::as_slice).unwrap_or_default();
         let service = self.service.get(action.prefix()).map(Vec::as_slice).unwrap_or_default();
-        let mut places = [exact, service, &self.every].concat();
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter().filter_map(|place| self.found(place))
+        let sources = [(exact, true), (self.every.as_slice(), true), (service, false), (self.not.as_slice(), false)];
+        Candidates { list: self, sources }
     }
 
-    fn found(&self, place: Place) -> Option<Found<'_>> {
+    fn found(&self, place: Place, speaks_of_action: bool) -> Option<Found<'_>> {
         let named = self.policies.get(place.policy as usize)?;
         let StoredPolicy::Readable(policy) = &named.policy else { return None };
         let index = place.statement as usize;
-        Some(Found { id: &named.id, kind: policy.kind(), index, statement: policy.statements().get(index)? })
+        let statement = policy.statements().get(index)?;
+        Some(Found { id: &named.id, kind: policy.kind(), index, statement, speaks_of_action })
+    }
+}
+
+/// Merges the sorted places of the index; each source says whether being in it proves that the action matches.
+struct Candidates<'l> {
+    list: &'l PolicyList,
+    sources: [(&'l [Place], bool); 4],
+}
+
+impl<'l> Iterator for Candidates<'l> {
+    type Item = Found<'l>;
+
+    fn next(&mut self) -> Option<Found<'l>> {
+        let place = *self.sources.iter().filter_map(|(places, _)| places.first()).min()?;
+        let mut proven = false;
+        for (places, proves) in &mut self.sources {
+            if let Some((_, rest)) = places.split_first().filter(|(first, _)| **first == place) {
+                (*places, proven) = (rest, proven || *proves);
+            }
+        }
+        self.list.found(place, proven)
     }
 }
 

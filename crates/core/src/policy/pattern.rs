@@ -3,9 +3,9 @@
 //! A variable stays a token until the match, where its value takes part as literal text: wildcard characters in a
 //! value have no power. Work is counted in [`Steps`], so that no pattern can hold a decision up (T-56).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
-use super::context::{Context, ContextValue, Key};
+use super::context::{Context, ContextValue, Key, Keys};
 
 /// How many steps one decision may take; an ordinary one takes a few per statement. At some nanoseconds a step this
 /// keeps the worst case near the 10 ms of T-56.
@@ -125,9 +125,15 @@ impl Template {
 
     /// Finds the variables' values; `None` when one of them has none, which makes the whole element match nothing.
     pub(super) fn resolve<'a>(&'a self, scope: &Scope<'a>) -> Option<Vec<&'a str>> {
-        // No `?` at the first failure: every missing key belongs in the decision's record.
-        let values: Vec<Option<&str>> = self.variables.iter().map(|variable| scope.value(variable)).collect();
-        values.into_iter().collect()
+        let mut values = Vec::with_capacity(self.variables.len());
+        for variable in &self.variables {
+            if !scope.steps.take(0) {
+                return None;
+            }
+            // No return at the first failure: every missing key belongs in the decision's record.
+            values.extend(scope.value(variable));
+        }
+        (values.len() == self.variables.len()).then_some(values)
     }
 
     /// Returns the element at `index`, with `values` from [`Template::resolve`].
@@ -145,9 +151,16 @@ impl Template {
     /// Tells whether the pattern covers the whole text.
     pub(super) fn matches(&self, text: &str, scope: &Scope<'_>) -> bool {
         if let Some(literal) = self.as_literal() {
-            return scope.steps.take(0) && literal == text;
+            return scope.steps.take(literal.len()) && literal == text;
         }
-        self.resolve(scope).is_some_and(|values| matches(|index| self.piece(index, &values), text, &scope.steps))
+        // Most patterns that do not match differ in their literal ends.
+        let ends_fit = match (self.tokens.first(), self.tokens.last()) {
+            (Some(Token::Literal(head)), _) if !text.starts_with(&**head) => false,
+            (_, Some(Token::Literal(tail))) => scope.steps.take(tail.len()) && text.ends_with(&**tail),
+            _ => true,
+        };
+        ends_fit
+            && self.resolve(scope).is_some_and(|values| matches(|index| self.piece(index, &values), text, &scope.steps))
     }
 }
 
@@ -211,31 +224,27 @@ fn read_default(text: &str) -> Result<(&str, &str), String> {
 pub(super) struct Scope<'r> {
     pub(super) context: &'r Context,
     pub(super) steps: Steps,
-    /// Keys that were asked for and are absent; repeated names are removed when the decision is made.
-    missing: Cell<Vec<Key>>,
+    /// Keys that were asked for and are absent.
+    missing: RefCell<Keys>,
 }
 
 impl<'r> Scope<'r> {
     pub(super) fn new(context: &'r Context) -> Self {
-        Self { context, steps: Steps::new(), missing: Cell::new(Vec::new()) }
+        Self { context, steps: Steps::new(), missing: RefCell::default() }
     }
 
     /// Looks a key up and notes it when it is absent.
     pub(super) fn look_up(&self, key: &Key) -> Option<&'r ContextValue> {
         let found = self.context.get_folded(key.folded());
         if found.is_none() {
-            let mut missing = self.missing.take();
-            if !missing.contains(key) {
-                missing.push(key.clone());
-            }
-            self.missing.set(missing);
+            self.missing.borrow_mut().insert(key);
         }
         found
     }
 
     /// Returns the names of the absent keys, in order of their names.
     pub(super) fn into_missing(self) -> Vec<String> {
-        let mut names: Vec<String> = self.missing.take().iter().map(|key| key.shown().to_owned()).collect();
+        let mut names = self.missing.into_inner().names();
         names.sort();
         names
     }
@@ -297,13 +306,28 @@ pub(super) fn matches<'a>(piece: impl Fn(usize) -> Option<Piece<'a>>, text: &str
         let Some((resume, from)) = wide else { return false };
         let Some(mut from) = skip(from, |_| true) else { return false };
         if let Some(Piece::Literal(literal)) = piece(resume) {
-            let Some(found) = from.find(literal) else { return false };
-            if !steps.take(found + literal.len()) {
-                return false;
-            }
-            from = from.get(found..).unwrap_or_default();
+            let Some(found) = find(from, literal, steps) else { return false };
+            from = found;
         }
         (wide, index, rest) = (Some((resume, from)), resume, from);
+    }
+}
+
+/// Returns the text from the first occurrence of `literal` on. Names are short: comparing wherever the first byte fits
+/// is faster than preparing a search, and its worst case is counted.
+fn find<'t>(text: &'t str, literal: &str, steps: &Steps) -> Option<&'t str> {
+    let Some(first) = literal.bytes().next() else { return Some(text) };
+    let mut rest = text;
+    loop {
+        let hit = rest.bytes().position(|byte| byte == first)?;
+        if !steps.take(hit + literal.len()) {
+            return None;
+        }
+        rest = rest.get(hit..)?;
+        if rest.starts_with(literal) {
+            return Some(rest);
+        }
+        rest = skip(rest, |_| true)?;
     }
 }
 

@@ -49,31 +49,34 @@ pub(super) struct Subject<'r> {
 
 impl Statement {
     /// Tells how far the statement applies to the request: [`Reach::None`] when it does not. Statements of policies
-    /// that are attached to the caller apply directly.
-    pub(super) fn applies(&self, subject: &Subject<'_>) -> Reach {
+    /// that are attached to the caller apply directly. `speaks_of_action` says that the action is known to match.
+    pub(super) fn applies(&self, subject: &Subject<'_>, speaks_of_action: bool) -> Reach {
         let reach = self.principal.as_ref().map_or(Reach::Direct, |element| element.reach(subject.principal));
         let holds = reach != Reach::None
-            && self.covers(subject)
+            && (speaks_of_action || self.speaks_of_action(subject))
+            && self.speaks_of_resource(subject)
             && self.conditions.iter().all(|condition| condition.holds(&subject.scope));
         if holds { reach } else { Reach::None }
     }
 
-    /// Tells whether action and resource of the request are among the statement's.
-    pub(super) fn covers(&self, subject: &Subject<'_>) -> bool {
-        let scope = &subject.scope;
-        let any_action = |patterns: &[ActionPattern]| patterns.iter().any(|p| p.matches(&subject.action, scope));
-        let any_resource = |patterns: &[ResourcePattern]| {
-            patterns.iter().any(|pattern| subject.resources.iter().any(|name| pattern.matches(name, scope)))
+    /// Tells whether the request's action is among the statement's.
+    pub(super) fn speaks_of_action(&self, subject: &Subject<'_>) -> bool {
+        let any = |patterns: &[ActionPattern]| patterns.iter().any(|p| p.matches(&subject.action, &subject.scope));
+        match &self.action {
+            ActionElement::Any(patterns) => any(patterns),
+            ActionElement::Not(patterns) => !any(patterns),
+        }
+    }
+
+    /// Tells whether the request's resource, under one of its names, is among the statement's.
+    pub(super) fn speaks_of_resource(&self, subject: &Subject<'_>) -> bool {
+        let any = |patterns: &[ResourcePattern]| {
+            patterns.iter().any(|pattern| subject.resources.iter().any(|name| pattern.matches(name, &subject.scope)))
         };
-        let action = match &self.action {
-            ActionElement::Any(patterns) => any_action(patterns),
-            ActionElement::Not(patterns) => !any_action(patterns),
-        };
-        action
-            && match &self.resource {
-                ResourceElement::Any(patterns) => any_resource(patterns),
-                ResourceElement::Not(patterns) => !any_resource(patterns),
-                ResourceElement::Absent => true,
-            }
+        match &self.resource {
+            ResourceElement::Any(patterns) => any(patterns),
+            ResourceElement::Not(patterns) => !any(patterns),
+            ResourceElement::Absent => true,
+        }
     }
 }

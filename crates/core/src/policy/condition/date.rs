@@ -31,12 +31,19 @@ impl Instant {
         let month = month.map_or(Some(1), small)?;
         let day = day.map_or(Some(1), small)?;
         let clock = time.map_or(Some(Clock::default()), Clock::parse)?;
-        let civil = jiff::civil::date(1970, 1, 1);
-        let date = jiff::civil::Date::new(year, month, day).ok()?;
-        let days = i64::from(date.since((jiff::Unit::Day, civil)).ok()?.get_days());
-        let seconds = days * 86_400 + clock.seconds_of_day - clock.offset_seconds;
+        // The calendar library knows which days exist; the count itself is arithmetic.
+        jiff::civil::Date::new(year, month, day).ok()?;
+        let seconds = days_since_1970(year.into(), month.into(), day.into()) * 86_400 + clock.seconds_of_day
+            - clock.offset_seconds;
         Some(Self { seconds, nanoseconds: clock.nanoseconds })
     }
+}
+
+/// Counts days in the Gregorian calendar, with years that begin in March so that leap days come last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
 
 #[derive(Default)]

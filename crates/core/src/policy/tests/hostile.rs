@@ -235,7 +235,7 @@ fn patterns_built_to_backtrack_take_bounded_work() {
 #[test]
 fn policies_that_take_too_much_work_deny() {
     let resources: Vec<String> = (0..50)
-        .map(|n| format!("arn:aws:ssm:r:123456789012:{}b{n}", "*?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a".repeat(10)))
+        .map(|n| format!("arn:aws:ssm:r:123456789012:{}b{n}?", "*?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a".repeat(10)))
         .collect();
     let document = json!({"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "*", "Resource": "*"},

@@ -39,7 +39,7 @@ pub(crate) fn accept_of(key: &[u8]) -> String {
 pub(crate) struct Answered<S> {
     io: S,
     state: State,
-    /// The peer stopped reading before its answer was read; see [`Answered::write_result`].
+    /// The peer stopped reading before its last words were read; see [`Answered::write_result`].
     writes_vanish: bool,
 }
 
@@ -95,17 +95,15 @@ impl<S> Answered<S> {
         !matches!(self.state, State::Passed(_))
     }
 
-    /// A server that refuses may close before it read our first flight, which makes our writes fail; its answer is
-    /// still waiting in our receive buffer and is worth more than "broken pipe". So until it is read, bytes that
-    /// cannot be sent any more are let go.
-    fn write_result(&mut self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
-        match result {
-            Err(_) if self.is_expecting() => {
-                self.writes_vanish = true;
-                Ok(length)
-            }
-            other => other,
-        }
+    /// A peer that says goodbye, or refuses, may close before it has read everything, which makes our writes fail.
+    /// Its last words still wait in our receive buffer and are worth more than "broken pipe". So from then on bytes
+    /// that cannot be sent any more are let go, and reading finds out why: a socket that cannot be written to also
+    /// ends for reading.
+    fn write_result(&mut self, result: io::Result<usize>, length: usize) -> usize {
+        result.unwrap_or_else(|_told_by_reading| {
+            self.writes_vanish = true;
+            length
+        })
     }
 }
 
@@ -277,7 +275,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = ready!(Pin::new(&mut this.io).poll_write(cx, buf));
-        Poll::Ready(this.write_result(result, buf.len()))
+        Poll::Ready(Ok(this.write_result(result, buf.len())))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,7 +284,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Answered<S> {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut this.io).poll_flush(cx));
-        Poll::Ready(this.write_result(result.map(|()| 0), 0).map(|_| ()))
+        this.write_result(result.map(|()| 0), 0);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

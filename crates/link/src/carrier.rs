@@ -62,6 +62,8 @@ pub(crate) struct Carrier<S> {
     incoming: Bytes,
     incoming_frame: IncomingFrame,
     watch: Watch,
+    /// The writing direction of the connection is shut down.
+    shut: bool,
 }
 
 /// Where the reader stands in the other side's frames.
@@ -130,6 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
             incoming: Bytes::new(),
             incoming_frame: IncomingFrame::default(),
             watch,
+            shut: false,
         }
     }
 
@@ -445,6 +448,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Carrier<S> {
         let this = self.get_mut();
         ready!(this.poll_send_all(cx))?;
         ready!(Pin::new(&mut this.ws).poll_close(cx)).map_err(|error| this.fail_ws(error))?;
-        Pin::new(this.ws.get_mut()).poll_shutdown(cx)
+        if !this.shut {
+            ready!(Pin::new(this.ws.get_mut()).poll_shutdown(cx))?;
+            this.shut = true;
+        }
+        // Closing a socket with unread bytes in it would throw away what it has not yet sent. The driver bounds this.
+        let mut sink = [0; 1024];
+        loop {
+            let mut read = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(this.ws.get_mut()).poll_read(cx, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

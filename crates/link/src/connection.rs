@@ -101,7 +101,8 @@ impl Connection {
     }
 
     /// Says goodbye, bounded by [`Limits::close`], and waits until the connection is gone. What was written before is
-    /// sent. Returns why the link ended: another reason than [`EndReason::ClosedHere`] came first.
+    /// sent, and the other side's goodbye is awaited: one round trip. Whoever cannot wait drops the connection instead.
+    /// Returns why the link ended: another reason than [`EndReason::ClosedHere`] came first.
     pub async fn close(self) -> EndReason {
         self.opener.shared.close_wanted.cancel();
         self.closed().await

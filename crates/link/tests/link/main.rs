@@ -8,4 +8,14 @@ mod harness;
 #[cfg(test)]
 mod binding;
 #[cfg(test)]
+mod dialling;
+#[cfg(test)]
 mod establishing;
+#[cfg(test)]
+mod flow;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod silence;
+#[cfg(test)]
+mod streams;

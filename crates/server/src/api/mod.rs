@@ -5,14 +5,17 @@
 
 pub(crate) mod dispatch;
 pub mod error;
+pub mod iam;
 mod json;
 #[cfg(test)]
 mod mutate;
 pub mod operation;
+mod paging;
 mod query;
 pub(crate) mod replay;
 pub mod sts;
 pub mod table;
+mod tag;
 pub mod time;
 mod xml;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
-use super::sts;
+use super::{iam, sts};
 use crate::Server;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
@@ -52,7 +52,61 @@ macro_rules! operations {
     };
 }
 
-operations![sts::GetCallerIdentity];
+operations![
+    sts::GetCallerIdentity,
+    iam::AddUserToGroup,
+    iam::AttachGroupPolicy,
+    iam::AttachUserPolicy,
+    iam::CreateAccessKey,
+    iam::CreateGroup,
+    iam::CreatePolicy,
+    iam::CreatePolicyVersion,
+    iam::CreateUser,
+    iam::DeleteAccessKey,
+    iam::DeleteGroup,
+    iam::DeleteGroupPolicy,
+    iam::DeletePolicy,
+    iam::DeletePolicyVersion,
+    iam::DeleteUser,
+    iam::DeleteUserPermissionsBoundary,
+    iam::DeleteUserPolicy,
+    iam::DetachGroupPolicy,
+    iam::DetachUserPolicy,
+    iam::GetAccessKeyLastUsed,
+    iam::GetGroup,
+    iam::GetGroupPolicy,
+    iam::GetPolicy,
+    iam::GetPolicyVersion,
+    iam::GetUser,
+    iam::GetUserPolicy,
+    iam::ListAccessKeys,
+    iam::ListAttachedGroupPolicies,
+    iam::ListAttachedUserPolicies,
+    iam::ListEntitiesForPolicy,
+    iam::ListGroupPolicies,
+    iam::ListGroups,
+    iam::ListGroupsForUser,
+    iam::ListPolicies,
+    iam::ListPolicyTags,
+    iam::ListPolicyVersions,
+    iam::ListUserPolicies,
+    iam::ListUserTags,
+    iam::ListUsers,
+    iam::PutGroupPolicy,
+    iam::PutUserPermissionsBoundary,
+    iam::PutUserPolicy,
+    iam::RemoveUserFromGroup,
+    iam::SetDefaultPolicyVersion,
+    iam::SimulateCustomPolicy,
+    iam::SimulatePrincipalPolicy,
+    iam::TagPolicy,
+    iam::TagUser,
+    iam::UntagPolicy,
+    iam::UntagUser,
+    iam::UpdateAccessKey,
+    iam::UpdateGroup,
+    iam::UpdateUser,
+];
 
 /// Finds an operation.
 pub(crate) fn find(service: Service, name: &str) -> Option<&'static Entry> {

@@ -40,7 +40,7 @@ pub use inline_policies::{InlinePolicy, Owner};
 pub use load::{IdentityRows, PolicyInForce, SealedKey};
 pub use nodes::{NewNode, Node, NodeFacts, NodeName, RegisterError};
 pub use page::{InvalidToken, Page, PageTokens};
-pub use policies::{NewPolicy, Policy, PolicyScope, PolicyVersion};
+pub use policies::{NewPolicy, Policy, PolicyEntities, PolicyFilter, PolicyScope, PolicyVersion};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};
 pub use tags::{Tag, Tagged};
 pub use users::User;

@@ -78,6 +78,28 @@ pub enum PolicyScope {
     Own,
 }
 
+/// Which managed policies to list; all that is set must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PolicyFilter {
+    /// Whose.
+    pub scope: PolicyScope,
+    /// Only those attached to a user or group.
+    pub attached: bool,
+    /// Only those that bound a user.
+    pub bounding: bool,
+}
+
+/// Where a managed policy is used, in the order of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyEntities {
+    /// The groups it is attached to.
+    pub groups: Vec<Group>,
+    /// The users it is attached to.
+    pub users: Vec<User>,
+    /// The users it bounds.
+    pub bounded: Vec<User>,
+}
+
 impl Policy {
     fn read(row: &SqliteRow) -> Result<Self, StoreError> {
         let row = Columns::new(row)?;
@@ -156,13 +178,12 @@ impl Store {
     /// Lists managed policies whose path begins with `path_prefix`, in the order of their ARNs, behind the ARN `after`.
     pub async fn list_policies(
         &self,
-        scope: PolicyScope,
-        only_attached: bool,
+        filter: PolicyFilter,
         path_prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<Policy>, StoreError> {
-        let builtin = match scope {
+        let builtin = match filter.scope {
             PolicyScope::All => None,
             PolicyScope::Builtin => Some(1_i64),
             PolicyScope::Own => Some(0),
@@ -173,12 +194,13 @@ impl Store {
                        (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn) AS bounds
                 FROM policies p
              ) AS listed
-             WHERE ($1 IS NULL OR builtin = $1) AND ($2 = 0 OR attachments > 0)
-                   AND substr(path, 1, length($3)) = $3 AND arn > $4
-             ORDER BY arn LIMIT $5",
+             WHERE ($1 IS NULL OR builtin = $1) AND ($2 = 0 OR attachments > 0) AND ($3 = 0 OR bounds > 0)
+                   AND substr(path, 1, length($4)) = $4 AND arn > $5
+             ORDER BY arn LIMIT $6",
         )
         .bind(builtin)
-        .bind(i64::from(only_attached))
+        .bind(i64::from(filter.attached))
+        .bind(i64::from(filter.bounding))
         .bind(path_prefix)
         .bind(after.unwrap_or_default())
         .bind(stored(limit as u64 + 1))
@@ -331,8 +353,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Returns the groups and users that a managed policy is attached to, in the order of their names.
-    pub async fn policy_entities(&self, arn: &Arn) -> Result<(Vec<Group>, Vec<User>), StoreError> {
+    /// Returns where a managed policy is used.
+    pub async fn policy_entities(&self, arn: &Arn) -> Result<PolicyEntities, StoreError> {
         let mut transaction = self.readers().begin().await?;
         let id = id_of(&mut transaction, arn).await?;
         let groups = sqlx::query(
@@ -349,10 +371,17 @@ impl Store {
         .bind(&id)
         .fetch_all(&mut *transaction)
         .await?;
-        Ok((
-            groups.iter().map(Group::read).collect::<Result<_, _>>()?,
-            users.iter().map(User::read).collect::<Result<_, _>>()?,
-        ))
+        let bounded = sqlx::query(
+            "SELECT id, name, path, created, boundary_arn FROM users WHERE boundary_arn = $1 ORDER BY name_key",
+        )
+        .bind(arn.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        Ok(PolicyEntities {
+            groups: groups.iter().map(Group::read).collect::<Result<_, _>>()?,
+            users: users.iter().map(User::read).collect::<Result<_, _>>()?,
+            bounded: bounded.iter().map(User::read).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Lists the managed policies of a user or group whose path begins with `path_prefix`; there are at most ten.

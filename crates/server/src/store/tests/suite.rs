@@ -154,8 +154,8 @@ pub(super) async fn policies_version_attach_and_refuse_deletion_while_used(store
     store.attach_policy(Owner::Group("eng"), &arn, NOW).await.unwrap();
     let policy = store.policy(&arn).await.unwrap();
     assert_eq!((policy.attachments, policy.bounds), (1, 1));
-    let (groups, users) = store.policy_entities(&arn).await.unwrap();
-    assert_eq!((groups[0].name.as_str(), users.len()), ("eng", 0));
+    let used = store.policy_entities(&arn).await.unwrap();
+    assert_eq!((used.groups[0].name.as_str(), used.users.len(), used.bounded[0].name.as_str()), ("eng", 0, "alice"));
     assert_eq!(store.attached_policies(Owner::Group("eng"), "/").await.unwrap(), [policy]);
     assert!(matches!(store.delete_policy(&arn).await, Err(StoreError::InUse { .. })));
     store.detach_policy(Owner::Group("eng"), &arn).await.unwrap();
@@ -171,10 +171,12 @@ pub(super) async fn policies_version_attach_and_refuse_deletion_while_used(store
     let builtin = Arn::parse(ADMINISTRATOR_ACCESS).unwrap();
     assert!(matches!(store.delete_policy(&builtin).await, Err(StoreError::Refused(_))));
     assert!(matches!(store.create_policy_version(&builtin, DOCUMENT, true, NOW).await, Err(StoreError::Refused(_))));
-    let listed = store.list_policies(PolicyScope::Builtin, false, "/", None, 100).await.unwrap().items;
-    assert_eq!(listed.len(), 4);
-    assert!(store.list_policies(PolicyScope::Own, false, "/", None, 100).await.unwrap().items.is_empty());
-    assert!(store.list_policies(PolicyScope::All, true, "/", None, 100).await.unwrap().items.is_empty());
+    let listed = async |filter: PolicyFilter| store.list_policies(filter, "/", None, 100).await.unwrap().items.len();
+    let any = PolicyFilter::default;
+    assert_eq!(listed(PolicyFilter { scope: PolicyScope::Builtin, ..any() }).await, 4);
+    assert_eq!(listed(PolicyFilter { scope: PolicyScope::Own, ..any() }).await, 0);
+    assert_eq!(listed(PolicyFilter { attached: true, ..any() }).await, 0);
+    assert_eq!(listed(PolicyFilter { bounding: true, ..any() }).await, 0);
 }
 
 pub(super) async fn inline_policies_are_judged_together_before_they_are_stored(store: &Store) {

@@ -1,0 +1,43 @@
+//! `DeleteUserPermissionsBoundary`: takes a user's permissions boundary away.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::changed;
+use super::names::EntityName;
+use super::refuse::refused;
+use super::require;
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::identity::Caller;
+
+/// The operation.
+pub struct DeleteUserPermissionsBoundary;
+
+/// Its input.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Input {
+    /// The user.
+    pub user_name: EntityName,
+}
+
+impl Operation for DeleteUserPermissionsBoundary {
+    const SERVICE: Service = Service::Iam;
+    const NAME: &'static str = "DeleteUserPermissionsBoundary";
+    const EFFECT: Effect = Effect::Write;
+    const EXAMPLE: &'static str = r#"{"UserName":"example"}"#;
+    type Input = Input;
+    type Output = ();
+
+    async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        Ok(vec![require::on_user(server, "iam:DeleteUserPermissionsBoundary", &input.user_name).await?])
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
+        server.store.set_boundary(&call.input().user_name, None).await.map_err(refused)?;
+        changed(server).await
+    }
+}

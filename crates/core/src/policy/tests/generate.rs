@@ -78,7 +78,10 @@ const RESOURCES: [&str; 7] = [
     "arn:aws:logs:us-east-1:123456789012:log-group:alpha:beta",
     "arn:aws:ssm:ap-northeast-2:123456789012:session/a*c",
 ];
-const RESOURCE_PATTERNS: [&str; 22] = [
+const RESOURCE_PATTERNS: [&str; 24] = [
+    // These two cover the log group only if a wildcard crosses a colon, which it may not.
+    "arn:aws:l*-1:*:*:*",
+    "arn:aws:logs?us-east-1:*:*:*",
     "*",
     "*",
     "arn:aws:ec2:*:*:instance/*",

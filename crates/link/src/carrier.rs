@@ -41,6 +41,8 @@ const HEAD_BYTES: usize = 12;
 const TYPE_DATA: u8 = 0;
 const TYPE_WINDOW: u8 = 1;
 const TYPE_PING: u8 = 2;
+const TYPE_GO_AWAY: u8 = 3;
+const FLAG_SYN: u16 = 1;
 const FLAG_ACK: u16 = 2;
 const FLAG_FIN: u16 = 4;
 const FLAG_RST: u16 = 8;
@@ -388,8 +390,17 @@ impl IncomingFrame {
         if head.kind == TYPE_DATA {
             self.body_left = head.length;
         }
+        if head.kind == TYPE_GO_AWAY {
+            // Before the multiplexer ends the streams.
+            shared.set_reason(match head.length {
+                0 => EndReason::ClosedByPeer,
+                code => EndReason::Protocol(format!("it sent goodbye with error code {code}")),
+            });
+        }
         let ends = head.flags & (FLAG_FIN | FLAG_RST) != 0 && matches!(head.kind, TYPE_DATA | TYPE_WINDOW);
-        if ends && let Some(lane) = shared.lane(head.stream) {
+        if ends && head.flags & FLAG_SYN != 0 {
+            shared.set_born_finished(head.stream);
+        } else if ends && let Some(lane) = shared.lane(head.stream) {
             if head.flags & FLAG_RST != 0 {
                 lane.reset.store(true, Ordering::Release);
             } else if !lane.reset.load(Ordering::Acquire) {

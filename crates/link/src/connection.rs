@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -165,6 +165,9 @@ pub(crate) struct Shared {
     max_streams: usize,
     opened_here: AtomicUsize,
     opened_by_peer: AtomicUsize,
+    /// The number of the last stream whose first frame was also its last; 0 before. It is entered before the next
+    /// frame is read, so one is enough.
+    born_finished: AtomicU32,
     /// The live streams by their number in the multiplexer. Held for single map operations only.
     lanes: Mutex<HashMap<u32, Arc<Lane>>>,
 }
@@ -199,6 +202,7 @@ impl Shared {
             max_streams,
             opened_here: AtomicUsize::new(0),
             opened_by_peer: AtomicUsize::new(0),
+            born_finished: AtomicU32::new(0),
             lanes: Mutex::new(HashMap::new()),
         }
     }
@@ -242,6 +246,11 @@ impl Shared {
     /// While the socket is blocked, the multiplexer does not clear away dropped streams, so no new ones are opened.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the stream which is about to be entered has already ended for reading.
+    pub(crate) fn set_born_finished(&self, number: u32) {
+        self.born_finished.store(number, Ordering::Release);
     }
 
     /// Returns the live stream of this number.
@@ -289,6 +298,7 @@ impl Slot {
     /// Enters the stream among the live ones.
     pub(crate) fn enter(&mut self, number: u32) -> Arc<Lane> {
         let lane = Arc::new(Lane::default());
+        lane.finished.store(self.shared.born_finished.load(Ordering::Acquire) == number, Ordering::Release);
         self.number = Some(number);
         self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&lane));
         lane

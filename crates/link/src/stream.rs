@@ -34,26 +34,25 @@ impl Stream {
         Self { raw: raw.compat(), lane, slot, shut: false }
     }
 
-    /// Why the stream is of no use any more.
-    fn over(&self) -> LinkError {
-        match self.slot.link_ended() {
-            Some(reason) if !self.lane.reset.load(Ordering::Acquire) => LinkError::Ended(reason),
-            _ => LinkError::StreamReset,
+    /// Why the stream is of no use any more. `None` only while the connection's task is still finding out why the link
+    /// ends: the multiplexer wakes streams before it says so. [`Shared::finish`](crate::connection::Shared) follows.
+    fn over(&self) -> Option<LinkError> {
+        if self.lane.reset.load(Ordering::Acquire) {
+            return Some(LinkError::StreamReset);
         }
+        self.slot.link_ended().map(LinkError::Ended)
     }
 
+    /// Turns what the multiplexer said of a write into what the caller hears.
     fn poll_written<T>(&self, cx: &Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match written {
-            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(self.over().into())),
-            Poll::Pending => {
-                self.lane.writer.register(cx.waker());
-                // The end may have come before the waker was in place.
-                match self.slot.link_ended() {
-                    Some(_) => Poll::Ready(Err(self.over().into())),
-                    None => Poll::Pending,
-                }
-            }
+        if let Poll::Ready(Ok(value)) = written {
+            return Poll::Ready(Ok(value));
+        }
+        // First the waker, then the look: the end may come in between.
+        self.lane.writer.register(cx.waker());
+        match self.over() {
+            Some(error) => Poll::Ready(Err(error.into())),
+            None => Poll::Pending,
         }
     }
 }
@@ -73,13 +72,14 @@ impl AsyncRead for Stream {
         match Pin::new(&mut this.raw).poll_read(cx, buf) {
             Poll::Ready(Ok(())) if buf.filled().len() > before => Poll::Ready(Ok(())),
             // The multiplexer reports every end in the same way; here the good one is told from the others.
-            Poll::Ready(_) if this.lane.finished.load(Ordering::Acquire) => Poll::Ready(Ok(())),
-            Poll::Ready(_) => Poll::Ready(Err(this.over().into())),
-            Poll::Pending => {
+            ended => {
                 this.lane.reader.register(cx.waker());
-                match this.slot.link_ended() {
-                    Some(_) if this.lane.finished.load(Ordering::Acquire) => Poll::Ready(Ok(())),
-                    Some(_) => Poll::Ready(Err(this.over().into())),
+                if ended.is_pending() && this.slot.link_ended().is_none() {
+                    return Poll::Pending;
+                }
+                match this.over() {
+                    _ if this.lane.finished.load(Ordering::Acquire) => Poll::Ready(Ok(())),
+                    Some(error) => Poll::Ready(Err(error.into())),
                     None => Poll::Pending,
                 }
             }

@@ -285,3 +285,17 @@ async fn a_peer_that_opens_without_end_harms_nobody_else() {
     send(&mut stream, b"undisturbed").await;
     assert_eq!(receive(&mut within(good_there.accept()).await.unwrap(), 11).await, b"undisturbed");
 }
+
+/// A stream whose first frame is also its last, which our own multiplexer never sends, ends in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_begins_and_ends_in_one_frame_is_read_to_its_end() {
+    let (io, mut peer) = tokio::io::duplex(4096);
+    let mut link = accept::run(io, Bytes::new(), quick_limits());
+    peer.write_all(&websocket(2, &frame(0, 1 | 4, 1, 3, b"all"))).await.unwrap();
+    let mut all = Vec::new();
+    within(within(link.accept()).await.unwrap().read_to_end(&mut all)).await.unwrap();
+    assert_eq!(all, b"all");
+    // A goodbye with an error code is told as such.
+    peer.write_all(&websocket(2, &frame(3, 0, 0, 1, b""))).await.unwrap();
+    assert!(matches!(within(link.closed()).await, EndReason::Protocol(_)));
+}

@@ -17,7 +17,7 @@ const QUEUE: usize = 1024;
 #[derive(Clone)]
 pub struct AuditLog {
     /// Sent by [`AuditLog::append`], received by the writer thread.
-    records_tx: mpsc::Sender<(Vec<u8>, oneshot::Sender<Result<Receipt, AuditError>>)>,
+    records_tx: mpsc::Sender<Waiting>,
 }
 
 /// Proof that a record is durable.

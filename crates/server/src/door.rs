@@ -3,6 +3,7 @@
 //! INVARIANT: [`Authorized`] has private fields and is made only here, after the decision; an operation runs only
 //! with one in hand, and no answer leaves before its audit record is stored (T-3, T-11).
 
+pub(crate) mod failures;
 mod judge;
 mod record;
 mod request;

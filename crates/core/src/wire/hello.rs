@@ -283,6 +283,16 @@ impl ServerHello {
     }
 }
 
+/// Keeps a node's signature over a link request from passing for one of another purpose (T-21).
+const NODE_LINK_CONTEXT: &[u8] = b"munjigi node link v1\0";
+
+/// Returns the bytes that a node signs to prove itself on one TLS session: context, the session's exporter value, and
+/// the SHA-256 of the hello header, so that neither can be used with another.
+pub fn node_link_message(binding: &[u8; 32], hello_header: &str) -> Vec<u8> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, hello_header.as_bytes());
+    [NODE_LINK_CONTEXT, binding, digest.as_ref()].concat()
+}
+
 /// Bounds a text and keeps control characters out of logs and terminals (T-57).
 fn check_text(field: &'static str, text: &str, bound: usize) -> Result<(), HelloError> {
     if text.len() > bound {

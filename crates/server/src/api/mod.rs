@@ -8,11 +8,12 @@ pub mod error;
 pub mod iam;
 mod json;
 #[cfg(test)]
-mod mutate;
+pub(crate) mod mutate;
 pub mod operation;
 mod paging;
 mod query;
 pub(crate) mod replay;
+pub(crate) mod serve;
 pub mod sts;
 pub mod table;
 mod tag;

@@ -15,9 +15,9 @@ pub(crate) fn answer(service: Service, operation: &str, output: &Value, request_
         element(&mut text, &format!("{operation}Result"), output);
     }
     // Writing to a String does not fail.
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>\n"
+        "<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
     );
     text
 }

@@ -40,7 +40,6 @@ pub(crate) struct Event<'a> {
     who: Who<'a>,
     parameters: Option<&'a Value>,
     decisions: &'a [Decided],
-    additional: Map<String, Value>,
 }
 
 impl<'a> Event<'a> {
@@ -58,18 +57,7 @@ impl<'a> Event<'a> {
         name: &'a str,
         effect: Effect,
     ) -> Self {
-        Self {
-            service,
-            name,
-            effect,
-            secret_fields: &[],
-            server,
-            request,
-            who,
-            parameters: None,
-            decisions: &[],
-            additional: Map::new(),
-        }
+        Self { service, name, effect, secret_fields: &[], server, request, who, parameters: None, decisions: &[] }
     }
 
     /// Sets the input.
@@ -81,12 +69,6 @@ impl<'a> Event<'a> {
     /// Sets what was required and decided.
     pub(crate) fn decisions(mut self, decisions: &'a [Decided]) -> Self {
         self.decisions = decisions;
-        self
-    }
-
-    /// Adds a member of `additionalEventData`.
-    pub(crate) fn additional(mut self, name: &str, value: Value) -> Self {
-        self.additional.insert(name.to_owned(), value);
         self
     }
 
@@ -161,7 +143,7 @@ impl<'a> Event<'a> {
     }
 
     fn additional_data(&self, outcome: &Outcome<'_>) -> Value {
-        let mut data = self.additional.clone();
+        let mut data = Map::new();
         let method = match self.request.via {
             Via::Api => "AuthHeader",
             Via::Link => "Link",

@@ -1,7 +1,7 @@
 //! A principal, and a caller: a principal together with what it proved itself with.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use munjigi_core::arn::Arn;
 use munjigi_core::id::{AccessKeyId, UniqueId};
@@ -44,6 +44,23 @@ pub struct Caller {
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, access_key: Option<AccessKeyId>) -> Self {
         Self { principal, access_key }
+    }
+
+    /// Returns the caller of operations that are open to all.
+    #[expect(clippy::expect_used, reason = "the name in view is a resource name")]
+    pub(crate) fn anonymous() -> Self {
+        static ANONYMOUS: LazyLock<Arc<Principal>> = LazyLock::new(|| {
+            Arc::new(Principal {
+                kind: PrincipalKind::Anonymous,
+                arn: Arn::parse("arn:aws:iam:::anonymous").expect("six parts"),
+                unique_id: None,
+                name: "anonymous".into(),
+                path: "/".into(),
+                tags: BTreeMap::new(),
+                policies: PolicySet::default(),
+            })
+        });
+        Self::new(ANONYMOUS.clone(), None)
     }
 
     /// Returns the principal.

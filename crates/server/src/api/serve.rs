@@ -1,0 +1,169 @@
+//! One API request from its bytes to the bytes of its answer: route, authenticate, answer repetitions, pass the door.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use munjigi_core::sigv4;
+
+use super::dispatch::{self, Routed, Unrouted};
+use super::error::ApiError;
+use super::operation::{Access, Effect, Wire};
+use super::replay::{self, Answer, Begin};
+use crate::Server;
+use crate::door::{Event, Outcome, RequestMeta, Who, failures};
+use crate::identity::{Authenticated, Caller, Unauthenticated};
+use crate::store::LastUsed;
+
+/// A request as it was received.
+pub(crate) struct Received {
+    pub(crate) method: Method,
+    /// Path and query as in the request line.
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) meta: RequestMeta,
+}
+
+impl Received {
+    fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// Serves a request. `authenticated` is called once the caller has proved itself.
+pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authenticated: impl FnOnce() + Send) -> Answer {
+    let request_id = received.meta.request_id;
+    let routed = dispatch::route(&received.method, received.query(), &received.headers, &received.body);
+    let routed = match routed {
+        Ok(routed) => routed,
+        Err(Unrouted { service, error }) => return dispatch::refusal(service, &error, request_id),
+    };
+    let entry = routed.entry;
+    let caller = if entry.access == Access::Open {
+        Ok((Caller::anonymous(), None))
+    } else {
+        authenticate(&server, &mut received, entry.service.signing_name())
+            .map(|authenticated| (authenticated.caller, Some(authenticated.replay_id)))
+    };
+    let (caller, replay_id) = match caller {
+        Ok(caller) => caller,
+        Err(Unauthenticated { error, presented }) => {
+            let who = Who::Unknown(presented.as_deref());
+            let event = Event::named(&server, &received.meta, who, entry.service, entry.name, entry.effect);
+            let record = event.complete(Outcome::Failure(&error));
+            failures::record(&server, received.meta.source_ip, record).await;
+            return dispatch::refusal(entry.service, &error, request_id);
+        }
+    };
+    if replay_id.is_some() {
+        authenticated();
+    }
+    let keys = match (entry.effect, &replay_id, caller.access_key()) {
+        (Effect::Write, Some(replay_id), Some(key)) => {
+            let mut keys = vec![replay::key(&[b"signature", key.as_str().as_bytes(), replay_id])];
+            if let Some(id) = &received.meta.invocation_id {
+                let key = key.as_str().as_bytes();
+                keys.push(replay::key(&[b"invocation", key, entry.name.as_bytes(), id.as_bytes(), &received.body]));
+            }
+            keys
+        }
+        _ => return run(server, routed, received, caller).await,
+    };
+    match server.replays.begin(keys, received.meta.time) {
+        Begin::First(running) => {
+            let answer = run(server, routed, received, caller).await;
+            running.answered(&answer);
+            answer
+        }
+        Begin::Again(earlier) => {
+            let again = "this request was carried out already and its answer is no longer kept; sign a new one";
+            let gone = ApiError::bad("RequestAlreadyCarriedOut", again);
+            earlier.answer().await.unwrap_or_else(|| dispatch::refusal(entry.service, &gone, request_id))
+        }
+        Begin::Full => dispatch::refusal(entry.service, &ApiError::Throttled, request_id),
+    }
+}
+
+async fn run(server: Arc<Server>, routed: Routed, received: Received, caller: Caller) -> Answer {
+    let entry = routed.entry;
+    let request_id = received.meta.request_id;
+    let result = match routed.input(&received.body) {
+        Ok(input) => (entry.invoke)(server, caller, input, received.meta).await,
+        Err(error) => {
+            let who = Who::Caller(&caller);
+            let event = Event::named(&server, &received.meta, who, entry.service, entry.name, entry.effect);
+            let record = event.complete(Outcome::Failure(&error));
+            match crate::door::store(&server, record).await {
+                Ok(()) => Err(error),
+                Err(unstored) => Err(unstored),
+            }
+        }
+    };
+    dispatch::answer(entry.service, entry.name, result, request_id)
+}
+
+/// Verifies the signature of a request and fills in the region it was signed for.
+pub(crate) fn authenticate(
+    server: &Arc<Server>,
+    received: &mut Received,
+    service: &'static str,
+) -> Result<Authenticated, Unauthenticated> {
+    let headers: Vec<(&str, &[u8])> =
+        received.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let request = sigv4::Request {
+        method: received.method.as_str(),
+        target: &received.target,
+        headers: &headers,
+        body: &received.body,
+    };
+    let now = received.meta.time;
+    let authenticated = server.authenticator.authenticate(server, &request, service, now)?;
+    received.meta.region.clone_from(&authenticated.region);
+    if let (true, Some(key)) = (authenticated.use_is_due, authenticated.caller.access_key().cloned()) {
+        let used = LastUsed { time: now, service: service.to_owned(), region: authenticated.region.clone() };
+        let server_in_task = server.clone();
+        server.tasks.spawn(async move {
+            if let Err(cause) = server_in_task.store.record_key_use(&key, &used).await {
+                tracing::warn!(%key, %cause, "the use of an access key could not be written down");
+            }
+        });
+    }
+    Ok(authenticated)
+}
+
+/// Returns the answer to a request that the server has no room for, in the form the client expects.
+pub(crate) fn shed(headers: &HeaderMap, error: &ApiError, request_id: uuid::Uuid) -> Answer {
+    let service = if headers.contains_key("x-amz-target") {
+        super::operation::Service::Ssm
+    } else {
+        super::operation::Service::Sts
+    };
+    debug_assert!(service.wire() == Wire::Json || !headers.contains_key("x-amz-target"));
+    dispatch::refusal(service, error, request_id)
+}
+
+/// Returns the client's address: the peer's, or what trusted proxies say of it, from the last to the first (T-47).
+pub(crate) fn source_ip(server: &Server, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let trusted = |ip: IpAddr| server.config.trusted_proxies.iter().any(|network| network.contains(&ip));
+    let peer = peer.to_canonical();
+    if !trusted(peer) {
+        return peer;
+    }
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    let mut source = peer;
+    for text in forwarded.iter().rev() {
+        let Ok(ip) = text.trim().parse::<IpAddr>() else { break };
+        source = ip.to_canonical();
+        if !trusted(source) {
+            break;
+        }
+    }
+    source
+}

@@ -5,6 +5,9 @@ use super::{ALGORITHM, Request, Scope, SecretKey, SigV4Error, SigningKey, Target
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
+/// Headers that carry meaning, ours and those of the scheme; each present one is signed.
+const MEANINGFUL: [&str; 2] = ["x-amz-", "x-munjigi-"];
+
 /// What a client signs with.
 #[derive(Debug, Clone)]
 pub struct Credentials {
@@ -19,8 +22,8 @@ pub struct Credentials {
 /// Signs a request and returns the headers to add to it: `x-amz-date`, `x-amz-security-token` where there is a token,
 /// and `authorization`.
 ///
-/// The request must have its `host` header, and `content-type` when it has a body; those and every `x-amz-*` header are
-/// signed. Fails when the target is not in canonical form or a header is missing, since the server would refuse it.
+/// The request must have its `host` header, and `content-type` when it has a body; those and every `x-amz-*` and
+/// `x-munjigi-*` header are signed. Fails when the target is not in canonical form or a header is missing, since the server would refuse it.
 pub fn sign(
     request: &Request<'_>,
     credentials: &Credentials,
@@ -37,7 +40,7 @@ pub fn sign(
         .headers
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), *value))
-        .filter(|(name, _)| name == "host" || name == "content-type" || name.starts_with("x-amz-"))
+        .filter(|(name, _)| name == "host" || name == "content-type" || MEANINGFUL.iter().any(|prefix| name.starts_with(prefix)))
         .chain(added.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes())))
         .collect();
     signed.sort_by(|a, b| a.0.cmp(&b.0));

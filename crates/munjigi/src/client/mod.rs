@@ -1,0 +1,23 @@
+//! The client's end: which server, signed calls, the link, sessions and the terminal.
+
+pub(crate) mod api;
+pub(crate) mod api_types;
+pub(crate) mod clock;
+pub(crate) mod context;
+pub(crate) mod credentials;
+pub(crate) mod embedded;
+mod escape;
+pub(crate) mod flow;
+mod link;
+pub(crate) mod playback;
+pub(crate) mod progress;
+pub(crate) mod recording;
+pub(crate) mod road;
+pub(crate) mod sanitize;
+pub(crate) mod session;
+pub(crate) mod signals;
+pub(crate) mod stdio;
+pub(crate) mod table;
+pub(crate) mod terminal;
+pub(crate) mod text;
+pub(crate) mod xml;

@@ -1,0 +1,64 @@
+//! `munjigi ls`: the nodes, and which of them are connected.
+
+use clap::Args;
+
+use super::{Finish, looking, note, print, print_json};
+use crate::cli::{Format, Output, Where};
+use crate::client::api::{Api, CallContext as _};
+use crate::client::api_types::{ListNodes, Node, NodeList};
+use crate::client::clock;
+use crate::client::table;
+use crate::client::text::duration;
+
+/// List the nodes
+#[derive(Debug, Args)]
+#[command(visible_alias = "nodes", after_help = "Examples:\n  munjigi ls\n  munjigi ls tag:Role=web --output json")]
+pub(crate) struct Arguments {
+    /// Only these: a name, an id, the head of an id, or tag:Key=Value
+    node: Option<String>,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+    let nodes = looking(&arguments.place, async |api| list(api, arguments.node.as_deref()).await).await?;
+    match arguments.output.output {
+        Format::Json => print_json(&nodes)?,
+        Format::Table if nodes.is_empty() => {
+            note("no nodes; `aws ssm create-activation` and then `munjigi agent join` on a machine add one");
+        }
+        Format::Table => print(&table::render(&HEADER, &nodes.iter().map(row).collect::<Vec<_>>()))?,
+    }
+    Ok(Finish::Done)
+}
+
+/// Asks for all nodes that a wish names.
+pub(super) async fn list(api: &mut Api, target: Option<&str>) -> anyhow::Result<Vec<Node>> {
+    let mut request = ListNodes { target: target.map(str::to_owned), next_token: None };
+    let mut nodes = Vec::new();
+    loop {
+        let page: NodeList = api.munjigi("ListNodes", &request).await.doing(api.context(), "cannot list the nodes")?;
+        nodes.extend(page.nodes);
+        match page.next_token {
+            Some(token) => request.next_token = Some(token),
+            None => return Ok(nodes),
+        }
+    }
+}
+
+const HEADER: [&str; 6] = ["NAME", "ID", "STATE", "PLATFORM", "TAGS", "SINCE"];
+
+fn row(node: &Node) -> Vec<String> {
+    let tags: Vec<String> = node.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
+    let since = node.since.map(|since| duration(clock::now().since(since.timestamp())));
+    vec![
+        node.name.clone(),
+        node.node_id.clone(),
+        node.state.clone(),
+        format!("{} {} {}", node.platform_name, node.platform_version, node.architecture).trim().to_owned(),
+        tags.join(","),
+        since.unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,100 @@
+//! A file per command: its arguments, its help and its run. Exit statuses are `main`'s business.
+
+pub(crate) mod attach;
+pub(crate) mod audit;
+pub(crate) mod completion;
+pub(crate) mod env;
+pub(crate) mod explain;
+pub(crate) mod kill;
+pub(crate) mod ls;
+pub(crate) mod play;
+pub(crate) mod policy;
+pub(crate) mod run;
+pub(crate) mod server;
+pub(crate) mod sessions;
+pub(crate) mod shell;
+pub(crate) mod user;
+pub(crate) mod verify;
+pub(crate) mod watch;
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::cli::{Command, Where};
+use crate::client::api::Api;
+use crate::client::context::{self, Context, Surroundings};
+use crate::client::embedded;
+use crate::client::session::Outcome;
+
+/// How a command finished; `main` makes an exit status of it.
+#[derive(Debug)]
+pub(crate) enum Finish {
+    /// It did what it was asked.
+    Done,
+    /// It did its work and found problems, which it has reported.
+    Problems,
+    /// A session ended or failed.
+    Session(Outcome),
+}
+
+/// Runs a command.
+pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
+    match command {
+        Command::Server(arguments) => server::run(arguments),
+        Command::Ls(arguments) => wait_for(ls::run(arguments)),
+        Command::Shell(arguments) => wait_for(shell::run(arguments)),
+        Command::Run(arguments) => wait_for(run::run(arguments)),
+        Command::Attach(arguments) => wait_for(attach::run(arguments)),
+        Command::Sessions(arguments) => wait_for(sessions::run(arguments)),
+        Command::Kill(arguments) => wait_for(kill::run(arguments)),
+        Command::Watch(arguments) => wait_for(watch::run(arguments)),
+        Command::Play(arguments) => wait_for(play::run(arguments)),
+        Command::Audit(arguments) => wait_for(audit::run(arguments)),
+        Command::Verify(arguments) => wait_for(verify::run(arguments)),
+        Command::Explain(arguments) => wait_for(explain::run(arguments)),
+        Command::User(arguments) => wait_for(user::run(arguments)),
+        Command::Env(arguments) => env::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Completion(arguments) => completion::run(&arguments),
+    }
+}
+
+/// Runs a client command on a runtime of its own: one thread, so that a keystroke never changes threads.
+fn wait_for(work: impl Future<Output = anyhow::Result<Finish>>) -> anyhow::Result<Finish> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?
+        .block_on(work)
+}
+
+/// Finds the server that the flags, the environment or the context file name.
+fn resolve(place: &Where) -> anyhow::Result<Context> {
+    context::resolve(&place.wishes(), &Surroundings::of_process())
+}
+
+/// Makes calls to that server; if it is of this machine and does not run, to one in this process meanwhile.
+async fn looking<T>(place: &Where, work: impl AsyncFnOnce(&mut Api) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut access = embedded::open(resolve(place)?).await?;
+    let result = work(&mut access.api).await;
+    access.close().await;
+    result
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Writes a value as JSON, for people's eyes too.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Writes a message of ours to standard error; if that cannot be written there is nobody to tell.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

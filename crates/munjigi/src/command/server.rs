@@ -1,0 +1,44 @@
+//! `munjigi server`: the control plane and gateway.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use munjigi_server::{Server, ServerOptions};
+
+use super::Finish;
+
+/// Run the control plane and gateway
+#[derive(Debug, Args)]
+#[command(after_help = "Example: munjigi server --data-dir /var/lib/munjigi --listen 0.0.0.0:8443\n\n\
+    The first start makes DIR/ca.pem, DIR/admin.credentials and DIR/endpoint. When it serves it prints `ready URL`.\n\
+    SIGTERM lets requests end and stops it with status 0.")]
+pub(crate) struct Arguments {
+    /// Where everything lies; made at the first start
+    #[arg(long, value_name = "DIR", env = "MUNJIGI_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Address to listen on; port 0 picks one and keeps it [default: 127.0.0.1:0]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Settings file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+    let options = ServerOptions { data_dir: arguments.data_dir, listen: arguments.listen, config: arguments.config };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let running = Server::start(options).await.context("the server cannot start")?;
+        announce(&format!("ready {}", running.endpoint()));
+        running.wait().await
+    })?;
+    Ok(Finish::Done)
+}
+
+/// Says on standard output that it serves. Whoever started us may have stopped listening; that is no reason to end.
+fn announce(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

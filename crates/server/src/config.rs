@@ -45,20 +45,22 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionDefaults {
-    /// Without input for so long, a session ends; 1 minute to 1 day. In seconds as `idle_timeout_seconds`.
-    #[serde(rename = "idle_timeout_seconds", deserialize_with = "seconds::<_, 60, 86_400>")]
+    /// Without input for so long, a session ends; 1 second to 1 day. In seconds as `idle_timeout_seconds`.
+    #[serde(rename = "idle_timeout_seconds", deserialize_with = "seconds::<_, 1, 86_400>")]
     pub idle_timeout: Duration,
-    /// A session ends this long after its start; `None` sets no limit. As `maximum_duration_seconds`, 1 minute to 30
+    /// A session ends this long after its start; `None` sets no limit. As `maximum_duration_seconds`, 1 second to 30
     /// days.
-    #[serde(rename = "maximum_duration_seconds", deserialize_with = "some_seconds::<_, 60, 2_592_000>")]
+    #[serde(rename = "maximum_duration_seconds", deserialize_with = "some_seconds::<_, 1, 2_592_000>")]
     pub maximum_duration: Option<Duration>,
     /// How long a shell outlives its client's or server's link; 0 to 1 day. As `resume_window_seconds`.
     #[serde(rename = "resume_window_seconds", deserialize_with = "seconds::<_, 0, 86_400>")]
     pub resume_window: Duration,
     /// Whether output is shown only after it is stored.
     pub strict_recording: bool,
-    /// Whether what is typed is recorded beside what is shown.
+    /// Whether typed bytes are recorded beside what is shown; otherwise only when and how many (T-60).
     pub record_input: bool,
+    /// The OS user of sessions on nodes that can serve anybody, for principals without the tag `SSMSessionRunAs`.
+    pub default_os_user: Option<String>,
 }
 
 /// How long things are kept.
@@ -115,7 +117,8 @@ impl Default for SessionDefaults {
             maximum_duration: None,
             resume_window: Duration::from_secs(600),
             strict_recording: false,
-            record_input: true,
+            record_input: false,
+            default_os_user: None,
         }
     }
 }

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use munjigi_core::arn::Deployment;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,12 +17,19 @@ pub mod api;
 pub mod audit;
 pub mod clock;
 pub mod config;
+mod directory;
+mod disk;
 pub mod door;
-mod gateway;
+pub mod gateway;
 mod http;
 pub mod identity;
 pub mod keys;
+mod random;
+pub mod recording;
+mod revoke;
 mod running;
+mod service_event;
+pub mod sessions;
 mod setup;
 pub mod store;
 mod tls;
@@ -35,6 +44,12 @@ pub struct Server {
     pub(crate) store: store::Store,
     pub(crate) identities: identity::Identities,
     pub(crate) audit: audit::AuditLog,
+    pub(crate) recordings: recording::Recordings,
+    pub(crate) gateway: gateway::Gateway,
+    pub(crate) book: sessions::Book,
+    /// Tells when a node was deregistered or its tags changed; sent by the operations that do, received by the task
+    /// that judges sessions again.
+    pub(crate) nodes_changed: watch::Sender<u64>,
     pub(crate) keys: keys::Keys,
     /// Every host name and address that the server is reached by.
     pub(crate) names: BTreeSet<String>,
@@ -47,4 +62,9 @@ pub struct Server {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops.
     pub(crate) stop: CancellationToken,
+}
+
+/// Locks a mutex, also after a thread that held it panicked: what it guards is changed in single steps.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -71,6 +71,7 @@ impl Running {
         if tokio::time::timeout(DRAIN_LIMIT, server.tasks.wait()).await.is_err() {
             tracing::warn!(left = server.tasks.len(), "not everything had ended in time");
         }
+        server.recordings.shutdown().await;
         failures::flush(server, Timestamp(i64::MAX)).await;
         server.store.close().await;
     }

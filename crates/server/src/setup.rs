@@ -19,18 +19,22 @@ use munjigi_core::secret::{MasterKey, MasterKeys, Secret};
 use munjigi_core::time::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::replay::Replays;
 use crate::config::Config;
 use crate::door::failures::Failures;
+use crate::gateway::Gateway;
 use crate::identity::{Authenticator, Identities, LoadedIdentities};
 use crate::keys::Keys;
+use crate::recording::Recordings;
 use crate::running::Running;
+use crate::sessions::Book;
 use crate::store::Store;
 use crate::tls::{self, Tls};
-use crate::{Server, audit, clock};
+use crate::{Server, audit, clock, revoke, sessions};
 
 /// Where the server listens when nothing says otherwise: this machine only, on a port that is picked once.
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
@@ -62,8 +66,8 @@ impl Server {
         };
         let directory = options.data_dir.as_path();
         let lock = open_directory(directory)?;
-        let store = open_store(directory, &config, now).await?;
-        let result = Self::start_on(&options, config, lock, store.clone(), now).await;
+        let (store, master) = open_store(directory, &config, now).await?;
+        let result = Self::start_on(&options, config, lock, store.clone(), master, now).await;
         if result.is_err() {
             store.close().await;
         }
@@ -75,6 +79,7 @@ impl Server {
         config: Config,
         lock: Flock<File>,
         store: Store,
+        master: Arc<MasterKeys>,
         now: Timestamp,
     ) -> anyhow::Result<Running> {
         let directory = options.data_dir.as_path();
@@ -92,6 +97,10 @@ impl Server {
         let audit = audit::AuditLog::open(&trail)
             .with_context(|| format!("failed to open the audit trail in {}", trail.display()))?;
 
+        let recordings =
+            Recordings::open(&directory.join("recordings"), master).context("failed to open the recordings")?;
+        let (book, changes) = Book::new();
+
         let endpoint = format!("https://{}:{}", url_host(&config, &host, address.ip()), address.port());
         write_whole(&directory.join("ca.pem"), authority_pem.as_bytes(), 0o600)?;
         write_whole(&directory.join("endpoint"), format!("{endpoint}\n").as_bytes(), 0o600)?;
@@ -102,6 +111,10 @@ impl Server {
             store,
             identities,
             audit,
+            recordings,
+            gateway: Gateway::default(),
+            book,
+            nodes_changed: watch::Sender::new(0),
             keys,
             names,
             authenticator: Authenticator::new()?,
@@ -111,6 +124,13 @@ impl Server {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
+        server.tasks.spawn(sessions::keep(server.clone(), changes));
+        // Before anybody can connect: a node that comes back with a session must find it.
+        let taken_back = sessions::take_back(&server).await.context("failed to take back the running sessions")?;
+        if taken_back > 0 {
+            tracing::info!(sessions = taken_back, "running sessions were taken back; they wait for their nodes");
+        }
+        server.tasks.spawn(revoke::watch(server.clone()));
         Ok(Running::new(server, listener, tls, endpoint, lock))
     }
 }
@@ -149,7 +169,7 @@ fn open_directory(directory: &Path) -> anyhow::Result<Flock<File>> {
     }
 }
 
-async fn open_store(directory: &Path, config: &Config, now: Timestamp) -> anyhow::Result<Store> {
+async fn open_store(directory: &Path, config: &Config, now: Timestamp) -> anyhow::Result<(Store, Arc<MasterKeys>)> {
     let path = directory.join("munjigi.db");
     let is_new = !path.try_exists().with_context(|| format!("failed to look at {}", path.display()))?;
     let master = Arc::new(MasterKeys::new(master_key(directory, is_new)?, Vec::new()));
@@ -158,9 +178,9 @@ async fn open_store(directory: &Path, config: &Config, now: Timestamp) -> anyhow
             Some(account) => account.clone(),
             None => random_account()?,
         };
-        Store::create(&path, master, &account, now).await?
+        Store::create(&path, master.clone(), &account, now).await?
     } else {
-        Store::open(&path, master, now).await?
+        Store::open(&path, master.clone(), now).await?
     };
     if let Some(wanted) = &config.account
         && wanted != store.account()
@@ -169,7 +189,7 @@ async fn open_store(directory: &Path, config: &Config, now: Timestamp) -> anyhow
         store.close().await;
         bail!("the settings say account {wanted}, but the database belongs to account {has}; remove `account`");
     }
-    Ok(store)
+    Ok((store, master))
 }
 
 /// Reads the master key; makes one only where there is no database yet that needs another.

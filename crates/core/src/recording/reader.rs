@@ -101,7 +101,8 @@ pub struct Position {
     pub tally: Option<Tally>,
     /// Whether the record before was the seal.
     pub sealed: bool,
-    salt: Option<[u8; SALT]>,
+    /// Salt of the segment that the record before belongs to.
+    pub(super) salt: Option<[u8; SALT]>,
 }
 
 impl Position {

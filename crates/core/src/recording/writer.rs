@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 
 /// Longest JSON of a start event.
 const MAX_START_BYTES: usize = 48 * 1024;
+/// What a silent writer keeps of its buffer: thousands of sessions wait for their next keystroke at once.
+const KEPT_BUFFER_BYTES: usize = 512;
 /// Output and input are not cut into smaller pieces than this just to fill up a record.
 const SMALLEST_PIECE: usize = 1024;
 
@@ -72,6 +74,8 @@ pub struct Sealed {
 pub struct Writer {
     key: DataKey,
     segment: SegmentKey,
+    /// Salt of the segment's key.
+    salt: [u8; SALT],
     /// Salt to write before the next record's ciphertext; set at the start of a segment.
     unwritten_salt: Option<[u8; SALT]>,
     chain: [u8; 32],
@@ -104,6 +108,7 @@ impl Writer {
         Ok(Self {
             segment: SegmentKey::derive(&key, &segment_salt)?,
             key,
+            salt: segment_salt,
             unwritten_salt: Some(segment_salt),
             chain: position.chain,
             sequence: position.sequence,
@@ -138,6 +143,7 @@ impl Writer {
         if !self.payload.is_empty() {
             self.flush(RecordKind::Events, out)?;
         }
+        self.payload.shrink_to(KEPT_BUFFER_BYTES);
         self.tally = tally;
         Ok(())
     }
@@ -170,6 +176,18 @@ impl Writer {
     /// Returns what was recorded so far.
     pub const fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Returns the place behind the newest record, from which reading can begin once it is written.
+    pub fn position(&self) -> Position {
+        Position {
+            byte_offset: self.file_bytes,
+            sequence: self.sequence,
+            chain: self.chain,
+            tally: Some(self.tally.clone()),
+            sealed: false,
+            salt: Some(self.salt),
+        }
     }
 
     /// Returns the length of the file once everything handed out is written.

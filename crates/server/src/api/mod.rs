@@ -7,6 +7,7 @@ pub(crate) mod dispatch;
 pub mod error;
 pub mod iam;
 mod json;
+pub mod munjigi;
 #[cfg(test)]
 pub(crate) mod mutate;
 pub mod operation;
@@ -14,6 +15,7 @@ mod paging;
 mod query;
 pub(crate) mod replay;
 pub(crate) mod serve;
+pub mod ssm;
 pub mod sts;
 pub mod table;
 mod tag;

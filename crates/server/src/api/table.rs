@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
-use super::{iam, sts};
+use super::{iam, munjigi, ssm, sts};
 use crate::Server;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
@@ -106,6 +106,11 @@ operations![
     iam::UpdateAccessKey,
     iam::UpdateGroup,
     iam::UpdateUser,
+    ssm::DescribeSessions,
+    ssm::GetConnectionStatus,
+    ssm::StartSession,
+    ssm::TerminateSession,
+    munjigi::AttachSession,
 ];
 
 /// Finds an operation.

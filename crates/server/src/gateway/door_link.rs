@@ -25,6 +25,7 @@ use crate::api::error::ApiError;
 use crate::api::operation::{Effect, Service};
 use crate::api::serve::{Received, authenticate};
 use crate::door::{Event, Outcome, RequestMeta, Via, Who, failures};
+use crate::gateway::serve::{self, AuthenticatedNode};
 use crate::http::{Body, Connected, problem};
 use crate::identity::{Caller, Unauthenticated};
 use crate::store::StoreError;
@@ -107,19 +108,15 @@ pub(crate) async fn link_door(
 
 /// Serves a link until it ends.
 async fn serve(server: Arc<Server>, connection: Connection, peer: Peer, request: RequestMeta) {
-    match &peer {
-        Peer::Client(caller) => {
-            tracing::info!(caller = %caller.principal().arn, from = %request.source_ip, "client linked");
-        }
+    match peer {
+        Peer::Client(caller) => serve::client(server, connection, caller, request).await,
         Peer::Node(node, hello) => {
-            tracing::info!(%node, hostname = hello.hostname, from = %request.source_ip, "node linked");
+            // The hello was checked when it was parsed: the epoch has its length.
+            let epoch = hello.epoch.as_slice().try_into().unwrap_or([0; 32]);
+            let address = request.source_ip;
+            serve::node(server, connection, AuthenticatedNode { node, epoch, hello: *hello, address }).await;
         }
     }
-    tokio::select! {
-        _ = connection.closed() => {}
-        () = server.stop.cancelled() => {}
-    }
-    connection.close().await;
 }
 
 async fn authenticate_peer(

@@ -215,6 +215,22 @@ impl Store {
         Ok(true)
     }
 
+    /// Moves sessions to other states in one write. A state that a session may not go to any more is left out.
+    pub async fn set_session_statuses(&self, changes: &[(SessionId, SessionStatus)]) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        for (id, next) in changes {
+            let now = find(&mut transaction, id).await?.status;
+            if now.may_become(*next) {
+                sqlx::query("UPDATE sessions SET status = $2 WHERE id = $1")
+                    .bind(id.as_str())
+                    .bind(next.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
     /// Writes the end of a session: `Terminated`, or `Failed` if it never ran. Returns whether it did: not if the
     /// session is over already.
     pub async fn finish_session(&self, id: &SessionId, end: &SessionEnd) -> Result<bool, StoreError> {

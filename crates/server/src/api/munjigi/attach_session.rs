@@ -1,0 +1,82 @@
+//! `Munjigi.AttachSession`: lets a client of the link go on with its session, or watch somebody's.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use munjigi_core::id::SessionId;
+use serde::{Deserialize, Serialize};
+
+use crate::Server;
+use crate::api::error::{ApiError, Denial};
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::api::ssm::terminate_session::{find, session_requirement};
+use crate::identity::Caller;
+
+/// Decides about an attach; the stream it arrived on is what gets attached.
+pub struct AttachSession;
+
+/// What is wished.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct AttachSessionInput {
+    /// The session.
+    pub session_id: SessionId,
+    /// To type, or only to read.
+    pub mode: AttachMode,
+}
+
+/// What the client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachMode {
+    /// Read and type; needs `ssm:ResumeSession`, and only the session's owner can.
+    Primary,
+    /// Read; needs `munjigi:WatchSession`.
+    Watch,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AttachSessionOutput {
+    /// The session.
+    pub session_id: SessionId,
+}
+
+impl Operation for AttachSession {
+    const SERVICE: Service = Service::Munjigi;
+    const NAME: &'static str = "AttachSession";
+    const EFFECT: Effect = Effect::Read;
+    const EXAMPLE: &'static str = r#"{"SessionId": "alice-0123456789abcdef0", "Mode": "Watch"}"#;
+    type Input = AttachSessionInput;
+    type Output = AttachSessionOutput;
+
+    async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        let row = find(server, &input.session_id).await?;
+        let action = match input.mode {
+            AttachMode::Primary => "ssm:ResumeSession",
+            AttachMode::Watch => "munjigi:WatchSession",
+        };
+        let own = row.as_ref().is_some_and(|row| Some(row.owner_id.as_str()) == own_id(caller));
+        if input.mode == AttachMode::Primary && row.is_some() && !own {
+            // Nobody takes another person's session, whatever policy says (R-6).
+            return Err(ApiError::Denied(Denial {
+                reason: "NotTheOwner",
+                message: format!("session {} belongs to somebody else; you may ask to watch it", input.session_id),
+            }));
+        }
+        Ok(vec![session_requirement(server, action, &input.session_id, row.as_ref())])
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
+        let session_id = call.input().session_id.clone();
+        if find(server, &session_id).await?.is_none() {
+            let message = format!("there is no session {session_id}");
+            return Err(ApiError::refused("DoesNotExistException", StatusCode::BAD_REQUEST, message));
+        }
+        Ok(AttachSessionOutput { session_id })
+    }
+}
+
+fn own_id(caller: &Caller) -> Option<&str> {
+    caller.principal().unique_id.as_ref().map(|id| id.as_str())
+}

@@ -1,0 +1,419 @@
+//! `ssm:StartSession`: decides and prepares a session; it runs when its client's stream opens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use munjigi_core::grant::{Epoch, valid_command, valid_os_user};
+use munjigi_core::id::SessionId;
+use munjigi_core::recording::StartMeta;
+use munjigi_core::session::{SessionKind, SessionLimits, SessionStatus, TerminalSize};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::target::{Target, node_requirement};
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::clock;
+use crate::config::SessionDefaults;
+use crate::door;
+use crate::gateway::facts::{Needs, SessionFacts};
+use crate::gateway::{Gateway, Prepared, launch};
+use crate::identity::{Caller, Principal};
+use crate::random;
+use crate::recording::{DiskState, Mode};
+use crate::store::{Node, SessionRow};
+
+/// The principal's tag that names the OS user its sessions run as, as in AWS Session Manager.
+const RUN_AS_TAG: &str = "SSMSessionRunAs";
+/// Lets a caller choose an OS user other than the one its sessions run as.
+const CHOOSE_USER: &str = "munjigi:ChooseOsUser";
+/// Lets a session run as root or another privileged OS user (T-54).
+const PRIVILEGED_USER: &str = "munjigi:StartPrivilegedSession";
+const DEFAULT_DOCUMENT: &str = "SSM-SessionManagerRunShell";
+const INTERACTIVE: &str = "AWS-StartInteractiveCommand";
+const NON_INTERACTIVE: &str = "AWS-StartNonInteractiveCommand";
+
+/// Starts a session.
+pub struct StartSession;
+
+/// Members as in the AWS model; `native` comes from our own client and never over HTTP.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct StartSessionInput {
+    /// Node by id, name, tag or head of an id; 1 to 400 characters.
+    pub target: String,
+    /// Session document; absent for the default shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_name: Option<String>,
+    /// Why; 1 to 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Parameters of the document.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// What our own client adds.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeStart>,
+}
+
+/// What our own client adds to a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NativeStart {
+    /// Program and arguments; empty for the login shell.
+    pub command: Vec<String>,
+    /// Wished OS user; empty for the one that policy gives.
+    pub os_user: String,
+    /// Size of the terminal; absent for pipes.
+    pub terminal: Option<TerminalSize>,
+    /// Value of `TERM`.
+    pub term: String,
+}
+
+impl StartSessionInput {
+    /// Builds the input of a session over the link. A command is a session of AWS's command documents, so that a
+    /// policy that lets somebody have shells does not thereby let him run commands unseen, nor the reverse.
+    pub fn native(target: String, document: String, reason: String, native: NativeStart) -> Self {
+        let implied = match (native.command.is_empty(), native.terminal.is_some()) {
+            (true, _) => None,
+            (false, true) => Some(INTERACTIVE.to_owned()),
+            (false, false) => Some(NON_INTERACTIVE.to_owned()),
+        };
+        Self {
+            target,
+            document_name: Some(document).filter(|document| !document.is_empty()).or(implied),
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            parameters: BTreeMap::new(),
+            native: Some(native),
+        }
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let invalid = |text: &str| Err(ApiError::Validation(text.to_owned()));
+        if self.target.is_empty() || self.target.chars().count() > 400 {
+            return invalid("Target has 1 to 400 characters: a node's id, name, tag:Key=Value or the head of its id");
+        }
+        if self.reason.as_ref().is_some_and(|reason| reason.is_empty() || reason.chars().count() > 256) {
+            return invalid("Reason has 1 to 256 characters");
+        }
+        let Some(native) = &self.native else { return Ok(()) };
+        if !native.command.is_empty() && !valid_command(&native.command) {
+            return invalid("a command has a program, at most 1024 arguments and 32 KiB, and no NUL bytes");
+        }
+        if !native.os_user.is_empty() && !valid_os_user(&native.os_user) {
+            return invalid(
+                "an OS user's name has 1 to 32 characters of a-z, 0-9, _ . - and begins with a letter or _",
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns what the session runs: kind, program and arguments, and whether on a terminal.
+    fn action(&self) -> Result<(SessionKind, Vec<String>, bool), ApiError> {
+        if let Some(native) = &self.native {
+            let kind = if native.command.is_empty() { SessionKind::Shell } else { SessionKind::Command };
+            return Ok((kind, native.command.clone(), native.terminal.is_some() || kind == SessionKind::Shell));
+        }
+        let known = |name: &str| self.document_name.as_deref() == Some(name);
+        if self.document_name.is_none() || known(DEFAULT_DOCUMENT) {
+            return match self.parameters.keys().next() {
+                Some(name) => Err(ApiError::Validation(format!("{DEFAULT_DOCUMENT} has no parameter {name}"))),
+                None => Ok((SessionKind::Shell, Vec::new(), true)),
+            };
+        }
+        if !known(INTERACTIVE) && !known(NON_INTERACTIVE) {
+            let name = self.document_name.as_deref().unwrap_or_default();
+            return Err(ApiError::bad("InvalidDocument", format!("there is no session document {name}")));
+        }
+        match self.parameters.iter().collect::<Vec<_>>().as_slice() {
+            // The documents hand their text to a shell; that is what they are for, and policy allows them by name.
+            [(name, values)] if *name == "command" && values.len() == 1 => {
+                let text = values.first().cloned().unwrap_or_default();
+                let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), text];
+                if !valid_command(&command) {
+                    return Err(ApiError::Validation("command has at most 32 KiB and no NUL bytes".to_owned()));
+                }
+                Ok((SessionKind::Command, command, known(INTERACTIVE)))
+            }
+            _ => Err(ApiError::Validation(
+                "the document takes exactly one parameter, command, with one value".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Members as in the AWS model.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct StartSessionOutput {
+    /// The new session.
+    pub session_id: SessionId,
+    /// Where its data channel opens.
+    pub stream_url: String,
+    /// Opens it, once, within a minute.
+    pub token_value: String,
+}
+
+impl Operation for StartSession {
+    const SERVICE: Service = Service::Ssm;
+    const NAME: &'static str = "StartSession";
+    const EFFECT: Effect = Effect::Write;
+    const SECRET_FIELDS: &'static [&'static str] = &["TokenValue"];
+    const EXAMPLE: &'static str = r#"{"Target": "web-1"}"#;
+    type Input = StartSessionInput;
+    type Output = StartSessionOutput;
+
+    async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        input.check()?;
+        let target = Target::resolve(server, &input.target).await?;
+        let mut required = target.requirements(server, "ssm:StartSession", &input.target);
+        required.extend(input.document_name.as_deref().map(|name| document_requirement(server, name)));
+        if let Target::Node(node) = &target
+            && let Some(wished) = chosen_user(input, server, caller, node)
+        {
+            required.push(choose_user_requirement(server, node, wished));
+        }
+        Ok(required)
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
+        let input = call.input();
+        let node = Target::resolve(server, &input.target).await?.into_node(&input.target)?;
+        let link = server.gateway.nodes.get(&node.id);
+        let not_connected = || ApiError::bad("TargetNotConnected", format!("{} is not connected.", node.id));
+        let epoch = link.ok_or_else(not_connected)?.epoch;
+        if server.recordings.disk_state().await.map_err(ApiError::internal)? == DiskState::Full {
+            return Err(ApiError::Unavailable(
+                "the disk for recordings is full, so no session starts; free some space",
+            ));
+        }
+        let facts = facts(call, server, &node, epoch)?;
+        let token = new_token();
+        let output = StartSessionOutput {
+            session_id: facts.id.clone(),
+            stream_url: format!("wss://{}/v1/data-channel/{}?role=publish_subscribe", call.request().host, facts.id),
+            token_value: token,
+        };
+        let elements = json!({
+            "sessionId": output.session_id,
+            "streamUrl": output.stream_url,
+            "tokenValue": "HIDDEN_DUE_TO_SECURITY_REASONS",
+            "osUser": facts.os_user,
+        });
+        let meta = start_meta(&facts, input.native.as_ref());
+        let mode = if facts.limits.strict_recording { Mode::Strict } else { Mode::Normal };
+        let row = row(call, &facts);
+        // T-62: trail, recording and row are durable before any grant is signed. They are separate files, so their
+        // waits run together; if one fails, nothing starts.
+        let (granted, recorder, stored) = tokio::join!(
+            call.record_granted(elements),
+            server.recordings.create(&facts.id, &meta, mode),
+            server.store.insert_session(&row),
+        );
+        let recorder = recorder.map_err(ApiError::internal)?;
+        if let Err(error) = granted.and(stored.map_err(ApiError::internal)) {
+            launch::abandon(server, &facts, recorder, "the start could not be recorded".to_owned()).await;
+            return Err(error);
+        }
+        let over_the_api = input.native.is_none();
+        let id = facts.id.clone();
+        server.gateway.keep_prepared(Prepared { facts, recorder });
+        if over_the_api {
+            expire(server, id);
+        }
+        Ok(output)
+    }
+}
+
+/// Returns what a document given by name needs: it must be allowed explicitly (iam-policy 8.2).
+pub fn document_requirement(server: &Server, name: &str) -> Requirement {
+    Requirement::new("ssm:StartSession", server.deployment.document(name))
+        .of_type("AWS::SSM::Document")
+        .with("ssm:SessionDocumentAccessCheck", "true")
+}
+
+/// Returns what choosing an OS user needs.
+pub fn choose_user_requirement(server: &Server, node: &Node, os_user: &str) -> Requirement {
+    node_requirement(server, CHOOSE_USER, node).with("munjigi:OsUser", os_user)
+}
+
+/// Returns what running as a privileged OS user needs (T-54).
+pub fn privileged_requirement(server: &Server, node: &Node, os_user: &str) -> Requirement {
+    node_requirement(server, PRIVILEGED_USER, node).with("munjigi:OsUser", os_user)
+}
+
+/// Returns the wished OS user if it is not the one that the session would run as anyway.
+fn chosen_user<'i>(input: &'i StartSessionInput, server: &Server, caller: &Caller, node: &Node) -> Option<&'i str> {
+    let wished = wished_user(input)?;
+    default_user(server, caller.principal(), node).is_none_or(|user| user != wished).then_some(wished)
+}
+
+fn wished_user(input: &StartSessionInput) -> Option<&str> {
+    input.native.as_ref().map(|native| native.os_user.as_str()).filter(|user| !user.is_empty())
+}
+
+/// Returns the OS user that a principal's sessions run as on a node when nothing else is wished.
+fn default_user(server: &Server, principal: &Principal, node: &Node) -> Option<String> {
+    let tagged = principal.tags.get(RUN_AS_TAG).cloned();
+    let only = || server.gateway.nodes.get(&node.id).and_then(|link| link.only_user);
+    tagged.or_else(only).or_else(|| server.config.session.default_os_user.clone())
+}
+
+fn facts(
+    call: &Authorized<StartSession>,
+    server: &Server,
+    node: &Node,
+    epoch: Epoch,
+) -> Result<SessionFacts, ApiError> {
+    let (input, caller) = (call.input(), call.caller());
+    let principal = caller.principal();
+    let os_user = wished_user(input)
+        .map(str::to_owned)
+        .or_else(|| default_user(server, principal, node))
+        .filter(|user| valid_os_user(user))
+        .ok_or_else(|| {
+            ApiError::Validation(format!(
+                "no OS user is given for sessions on {}: name one with --user, tag your user with {RUN_AS_TAG}, or set \
+                 session.default_os_user in the server's configuration",
+                node.name
+            ))
+        })?;
+    let (kind, command, pty) = input.action()?;
+    let asked = vec![privileged_requirement(server, node, &os_user)];
+    let privileged = door::judge(server, principal, asked, call.request()).1.is_ok();
+    let chosen = chosen_user(input, server, caller, node).is_some();
+    let key = caller.access_key();
+    let proof = format!("{}\n{}", key.map(ToString::to_string).unwrap_or_default(), call.request().request_id);
+    let client = digest(&SHA256, proof.as_bytes()).as_ref().try_into().unwrap_or([0; 32]);
+    Ok(SessionFacts {
+        id: SessionId::new(&principal.name, random::bytes()),
+        node: node.id.clone(),
+        epoch,
+        node_name: node.name.clone(),
+        owner: principal.arn.to_string(),
+        owner_id: principal.unique_id.clone(),
+        access_key: key.cloned(),
+        os_user,
+        kind,
+        command,
+        pty,
+        document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
+        reason: input.reason.clone(),
+        started: clock::now(),
+        limits: limits(&server.config.session),
+        privileged,
+        policy_version: call.identities_version(),
+        client,
+        record_input: server.config.session.record_input,
+        needs: Needs { document: input.document_name.is_some(), chosen_user: chosen },
+        request: call.request().clone(),
+    })
+}
+
+fn limits(defaults: &SessionDefaults) -> SessionLimits {
+    SessionLimits {
+        idle: Some(defaults.idle_timeout),
+        idle_counts_output: true,
+        maximum: defaults.maximum_duration,
+        resume_window: defaults.resume_window,
+        strict_recording: defaults.strict_recording,
+    }
+}
+
+fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
+    StartMeta {
+        session: facts.id.clone(),
+        kind: facts.kind,
+        principal: facts.owner.clone(),
+        node: facts.node.clone(),
+        node_name: facts.node_name.clone(),
+        os_user: facts.os_user.clone(),
+        command: facts.command.clone(),
+        terminal: native.and_then(|native| native.terminal),
+        term: native.map(|native| native.term.clone()).filter(|term| !term.is_empty()),
+        started: facts.started,
+        reason: facts.reason.clone(),
+    }
+}
+
+fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
+    let request = call.request();
+    SessionRow {
+        id: facts.id.clone(),
+        owner_arn: facts.owner.clone(),
+        owner_id: facts.owner_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        node: facts.node.clone(),
+        node_name: facts.node_name.clone(),
+        os_user: facts.os_user.clone(),
+        kind: facts.kind,
+        document: facts.document.clone(),
+        reason: facts.reason.clone(),
+        command: (facts.kind == SessionKind::Command).then(|| facts.command.clone()),
+        status: SessionStatus::Connecting,
+        started: facts.started,
+        end: None,
+        recording: String::new(),
+        source_ip: call.request().source_ip.to_string(),
+        access_key: facts.access_key.clone(),
+        limits: facts.limits.clone(),
+        decision: json!(Judged {
+            needs: facts.needs,
+            epoch: facts.epoch,
+            privileged: facts.privileged,
+            pty: facts.pty,
+            record_input: facts.record_input,
+            source_ip: request.source_ip,
+            user_agent: request.user_agent.clone(),
+            region: request.region.clone(),
+            host: request.host.clone(),
+        }),
+    }
+}
+
+/// What is stored with a session so that it can be judged again after a restart.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judged {
+    /// What the start needed.
+    pub needs: Needs,
+    /// The run of the node's agent.
+    pub epoch: Epoch,
+    /// Whether the OS user may be privileged.
+    pub privileged: bool,
+    /// Whether there is a terminal.
+    pub pty: bool,
+    /// Whether typed bytes are recorded.
+    pub record_input: bool,
+    /// The client's address.
+    pub source_ip: std::net::IpAddr,
+    /// The client's program.
+    pub user_agent: String,
+    /// The region of its signature.
+    pub region: String,
+    /// The host name it used.
+    pub host: String,
+}
+
+fn new_token() -> String {
+    URL_SAFE_NO_PAD.encode(random::bytes::<32>())
+}
+
+/// Ends the session if no client comes for it.
+fn expire(server: &Arc<Server>, id: SessionId) {
+    let server = server.clone();
+    let tasks = server.tasks.clone();
+    tasks.spawn(async move {
+        let stop = server.stop.clone();
+        if stop.run_until_cancelled(tokio::time::sleep(Gateway::prepared_life())).await.is_none() {
+            return;
+        }
+        if let Some(Prepared { facts, recorder }) = server.gateway.take_prepared(&id) {
+            let message = "no client came for the session within a minute".to_owned();
+            launch::abandon(&server, &facts, recorder, message).await;
+        }
+    });
+}

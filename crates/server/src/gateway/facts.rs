@@ -1,0 +1,114 @@
+//! What is fixed about a session when it starts, and what is known when it is over.
+
+use munjigi_core::grant::Epoch;
+use munjigi_core::id::{AccessKeyId, NodeId, SessionId, UniqueId};
+use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits};
+use munjigi_core::time::Timestamp;
+use munjigi_core::wire::message::{End, Exit};
+use serde::{Deserialize, Serialize};
+
+use crate::door::RequestMeta;
+
+/// What was decided when the session was allowed. Nothing in it changes afterwards.
+#[derive(Debug, Clone)]
+pub struct SessionFacts {
+    /// The session.
+    pub id: SessionId,
+    /// Its node.
+    pub node: NodeId,
+    /// The run of the node's agent that has the program; another run never has it.
+    pub epoch: Epoch,
+    /// The node's name at the start.
+    pub node_name: String,
+    /// ARN of the principal that owns it.
+    pub owner: String,
+    /// Unchanging id of that principal; a namesake made later is somebody else.
+    pub owner_id: Option<UniqueId>,
+    /// The access key it was started with; when that key goes, so does the session.
+    pub access_key: Option<AccessKeyId>,
+    /// The OS user it runs as.
+    pub os_user: String,
+    /// Shell or command.
+    pub kind: SessionKind,
+    /// Program and arguments of a command.
+    pub command: Vec<String>,
+    /// Whether the program has a terminal.
+    pub pty: bool,
+    /// The session document it was started with.
+    pub document: String,
+    /// Why the person wanted it.
+    pub reason: Option<String>,
+    /// When it started; recorded times count from here.
+    pub started: Timestamp,
+    /// Limits after everything that tightens them.
+    pub limits: SessionLimits,
+    /// Whether the OS user may be a privileged one (T-54).
+    pub privileged: bool,
+    /// Version of the policies that decided.
+    pub policy_version: u64,
+    /// What the client proved itself with; stands in the grant (T-23).
+    pub client: [u8; 32],
+    /// Whether typed bytes are recorded, or only how many there were (T-60).
+    pub record_input: bool,
+    /// What its start needed beside the node itself, for judging it again.
+    pub needs: Needs,
+    /// The request that started it.
+    pub request: RequestMeta,
+}
+
+/// What a start needed beside `ssm:StartSession` on the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Needs {
+    /// The document, because it was named.
+    pub document: bool,
+    /// The right to choose the OS user.
+    pub chosen_user: bool,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Why.
+    pub reason: EndReason,
+    /// For people; what happened and what to do next.
+    pub message: String,
+    /// How the program ended, if it did.
+    pub exit: Option<ExitStatus>,
+    /// Output bytes in all.
+    pub output_end: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Outcome {
+    /// Returns the frame that tells a client.
+    pub fn to_end(&self) -> End {
+        End {
+            reason: self.reason.as_str().to_owned(),
+            message: self.message.clone(),
+            exit: self.exit.as_ref().map(|exit| exit_message(exit, self.output_end)),
+        }
+    }
+}
+
+fn exit_message(exit: &ExitStatus, output_end: u64) -> Exit {
+    match exit {
+        ExitStatus::Code(code) => Exit { output_end, code: Some(*code), ..Exit::default() },
+        ExitStatus::Signal { name, core_dumped } => {
+            Exit { output_end, signal: Some(name.clone()), core_dumped: *core_dumped, ..Exit::default() }
+        }
+    }
+}
+
+/// Reads how the program ended from an agent's message; a signal name is cut to what names have.
+pub fn exit_status(exit: &Exit) -> Option<ExitStatus> {
+    match (&exit.code, &exit.signal) {
+        (Some(code), _) => Some(ExitStatus::Code(*code)),
+        (None, Some(name)) => {
+            let name = name.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+            Some(ExitStatus::Signal { name, core_dumped: exit.core_dumped })
+        }
+        (None, None) => None,
+    }
+}

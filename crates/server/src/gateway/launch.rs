@@ -1,0 +1,136 @@
+//! From a prepared session to a running one: sign the grant, open the stream to the node, start the hub.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use munjigi_core::grant::{Action, Grant, MAX_LIFE};
+use munjigi_core::session::{EndReason, SessionKind, environment_allowed};
+use munjigi_core::wire::Frame;
+use munjigi_core::wire::message::{Open, Pty, Refused, StartOnNode, open};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::facts::{Outcome, SessionFacts};
+use super::hub::{Beginning, Hub, HubParts};
+use super::log::SessionLog;
+use super::nodes::NodeLink;
+use super::peer::FrameStream;
+use super::{Handle, ORDERS, Prepared, close_in_background};
+use crate::Server;
+use crate::clock;
+use crate::recording::Recorder;
+
+/// How long opening a stream to a node may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the program gets beside what was decided.
+pub struct Surroundings {
+    /// The client's terminal, if the session has one.
+    pub pty: Option<Pty>,
+    /// The client's environment; only what the allow-list lets through goes on (T-78).
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Starts a prepared session for a client. A failure ends the session and tells the client.
+pub async fn launch(server: &Arc<Server>, prepared: Prepared, around: Surroundings, client: FrameStream) {
+    let Prepared { facts, recorder } = prepared;
+    match open_on_node(server, &facts, &around).await {
+        Ok(node) => {
+            let size = around.pty.as_ref().and_then(Pty::size);
+            spawn(server, facts, recorder, Beginning::Start(node), Some(client), size, 0);
+        }
+        Err(message) => {
+            let mut client = client;
+            let code = "TargetNotConnected".to_owned();
+            client.feed(&Frame::Refused(Refused { code, message: message.clone(), ..Refused::default() }));
+            abandon(server, &facts, recorder, message).await;
+            close_in_background(client);
+        }
+    }
+}
+
+/// Ends a session that was prepared and never ran.
+pub async fn abandon(server: &Arc<Server>, facts: &SessionFacts, recorder: Recorder, message: String) {
+    let sealed = recorder.seal(EndReason::StartFailed, None).await;
+    let (reason, at) = (EndReason::StartFailed, clock::now());
+    let outcome = Outcome { reason, message, exit: None, output_end: 0, at };
+    crate::sessions::ended(server, facts, &outcome, sealed).await;
+}
+
+async fn open_on_node(server: &Server, facts: &SessionFacts, around: &Surroundings) -> Result<FrameStream, String> {
+    let not_connected = || format!("{} is not connected.", facts.node);
+    let link =
+        server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch).ok_or_else(not_connected)?;
+    let opened = tokio::time::timeout(OPEN_LIMIT, link.opener.open()).await;
+    let stream = opened.map_err(|_| not_connected())?.map_err(|error| format!("{} ({error})", not_connected()))?;
+    let mut stream = FrameStream::new(stream);
+    let (key_id, key) = server.keys.grant();
+    let start = StartOnNode {
+        grant: Bytes::from(grant(facts, &link).sign(key_id, key)),
+        pty: around.pty.clone().filter(|_| facts.pty),
+        environment: around
+            .environment
+            .iter()
+            .filter(|(name, value)| environment_allowed(name, value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    };
+    stream.feed(&Frame::Open(Box::new(Open { wish: Some(open::Wish::Start(start)) })));
+    Ok(stream)
+}
+
+/// The grant says exactly what was decided, for exactly this run of the node's agent (T-23).
+fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
+    let now = clock::now();
+    Grant {
+        id: crate::random::bytes(),
+        session: facts.id.clone(),
+        node: facts.node.clone(),
+        epoch: link.epoch,
+        subject: facts.owner.clone(),
+        client: facts.client,
+        os_user: facts.os_user.clone(),
+        action: match facts.kind {
+            SessionKind::Shell => Action::Shell,
+            SessionKind::Command => Action::Command(facts.command.clone()),
+        },
+        pty: facts.pty,
+        strict_recording: facts.limits.strict_recording,
+        privileged: facts.privileged,
+        policy_version: facts.policy_version,
+        not_before: now,
+        expires: now.plus(MAX_LIFE),
+    }
+}
+
+/// Takes back a session from before the server's restart; its node will bring it.
+pub fn take_back(server: &Arc<Server>, facts: SessionFacts, recorder: Recorder, output_end: u64) {
+    spawn(server, facts, recorder, Beginning::TakenBack, None, None, output_end);
+}
+
+fn spawn(
+    server: &Arc<Server>,
+    facts: SessionFacts,
+    recorder: Recorder,
+    beginning: Beginning,
+    client: Option<FrameStream>,
+    size: Option<munjigi_core::session::TerminalSize>,
+    output_end: u64,
+) {
+    let facts = Arc::new(facts);
+    let log = Arc::new(SessionLog::new(output_end));
+    let (orders_tx, orders) = mpsc::channel(ORDERS);
+    let (outcome_tx, outcome) = watch::channel(None);
+    let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, orders: orders_tx };
+    server.gateway.remember(handle);
+    let parts = HubParts { server: server.clone(), facts, log, recorder, orders, outcome: outcome_tx, size };
+    let hub = Hub::new(parts, beginning, client);
+    let stop = server.stop.clone();
+    server.tasks.spawn(async move {
+        let started = Instant::now();
+        let ended = stop.run_until_cancelled(hub.run()).await.is_some();
+        tracing::debug!(ended, seconds = started.elapsed().as_secs(), "session task stopped");
+    });
+}

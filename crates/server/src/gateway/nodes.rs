@@ -1,0 +1,87 @@
+//! Which nodes are connected, and how to open a stream to one.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use munjigi_core::grant::Epoch;
+use munjigi_core::id::NodeId;
+use munjigi_core::time::Timestamp;
+use munjigi_link::Opener;
+use tokio_util::sync::CancellationToken;
+
+/// One node's standing link.
+#[derive(Clone)]
+pub struct NodeLink {
+    /// The node.
+    pub node: NodeId,
+    /// This run of its agent; grants name it (T-24).
+    pub epoch: Epoch,
+    /// The one OS user an unprivileged agent can serve.
+    pub only_user: Option<String>,
+    /// Where the agent dialled from.
+    pub address: IpAddr,
+    /// Since when.
+    pub since: Timestamp,
+    /// Opens streams to the agent.
+    pub opener: Opener,
+    /// Ends the link.
+    pub cancel: CancellationToken,
+}
+
+/// What became of a node that connected.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is the node's link now.
+    Admitted,
+    /// Another run of the node's agent holds a live link: a clone, or a restart whose old link is not yet known to be
+    /// dead (T-31).
+    AlreadyConnected,
+}
+
+/// The connected nodes.
+#[derive(Default)]
+pub struct Nodes {
+    links: Mutex<HashMap<NodeId, NodeLink>>,
+}
+
+impl Nodes {
+    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, NodeLink>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `link` its node's link. A new link of the same run of the agent replaces the old one (its network
+    /// changed under it); one of another run does not.
+    pub fn admit(&self, link: NodeLink) -> Admission {
+        let mut links = self.links();
+        if let Some(old) = links.get(&link.node) {
+            if old.epoch != link.epoch && !old.cancel.is_cancelled() {
+                return Admission::AlreadyConnected;
+            }
+            old.cancel.cancel();
+        }
+        links.insert(link.node.clone(), link);
+        Admission::Admitted
+    }
+
+    /// Forgets a link that ended, unless a newer one has taken its place.
+    pub fn remove(&self, ended: &NodeLink) {
+        let mut links = self.links();
+        if links.get(&ended.node).is_some_and(|link| link.since == ended.since && link.epoch == ended.epoch) {
+            links.remove(&ended.node);
+        }
+    }
+
+    /// Returns a node's link.
+    pub fn get(&self, node: &NodeId) -> Option<NodeLink> {
+        self.links().get(node).cloned()
+    }
+
+    /// Returns how many nodes are connected.
+    pub fn count(&self) -> usize {
+        self.links().len()
+    }
+}
+
+/// Shared handle.
+pub type SharedNodes = Arc<Nodes>;

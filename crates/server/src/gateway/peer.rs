@@ -1,0 +1,131 @@
+//! The two ends of a live session as the hub holds them: the primary client and the node.
+
+use bytes::Bytes;
+use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_link::framed::{FrameReader, FrameWriter};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::log::Chunk;
+
+/// Any door's incoming half.
+pub type BoxRead = Box<dyn AsyncRead + Send + Sync + Unpin>;
+/// Any door's outgoing half.
+pub type BoxWrite = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// A stream of frames in both directions. Every door brings one: the link as it is, others through an adapter.
+pub struct FrameStream {
+    /// Incoming frames.
+    pub reader: FrameReader<BoxRead>,
+    /// Outgoing frames.
+    pub writer: FrameWriter<BoxWrite>,
+}
+
+impl FrameStream {
+    /// Takes a byte stream for a stream of frames.
+    pub fn new<S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static>(stream: S) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self { reader: FrameReader::new(Box::new(read)), writer: FrameWriter::new(Box::new(write)) }
+    }
+
+    /// Feeds a frame of ours. Ours are within the limits by construction; one that is not is left out and logged.
+    pub fn feed(&mut self, frame: &Frame) {
+        if let Err(error) = self.writer.feed(frame) {
+            tracing::error!(%error, kind = ?frame.kind(), "a frame of ours is over the limits");
+        }
+    }
+}
+
+/// The primary client.
+pub struct ClientEnd {
+    /// Its stream.
+    pub stream: FrameStream,
+    /// Offset of the next output it gets.
+    pub cursor: u64,
+    /// Whether it was told `Accepted`; before that it gets no output.
+    pub accepted: bool,
+    /// Whether the session's end was fed to it.
+    pub end_fed: bool,
+    /// Output that is no longer in memory, read from the recording by a task of its own.
+    pub backlog: Option<mpsc::Receiver<Result<Chunk, String>>>,
+}
+
+impl ClientEnd {
+    /// Takes a client whose output begins at `cursor`.
+    pub fn new(stream: FrameStream, cursor: u64) -> Self {
+        Self { stream, cursor, accepted: false, end_fed: false, backlog: None }
+    }
+
+    /// Feeds output, which continues at the cursor.
+    pub fn feed_output(&mut self, chunk: Chunk) {
+        self.cursor = chunk.end();
+        self.stream.feed(&Frame::Output { offset: chunk.offset, stream: chunk.stream, data: chunk.data });
+    }
+}
+
+/// The node's side of a session.
+pub enum NodeEnd {
+    /// The start was sent; the node has not answered.
+    Starting(FrameStream, Instant),
+    /// The program runs.
+    Running(FrameStream),
+    /// The link is gone since then; the program may live on.
+    Away(Instant),
+    /// The program's end is known; only what was fed is still to be sent.
+    Done(Option<FrameStream>),
+}
+
+impl NodeEnd {
+    /// Returns the stream, if there is one.
+    pub fn stream(&mut self) -> Option<&mut FrameStream> {
+        match self {
+            Self::Starting(stream, _) | Self::Running(stream) => Some(stream),
+            Self::Done(stream) => stream.as_mut(),
+            Self::Away(_) => None,
+        }
+    }
+
+    /// Tells whether the program runs and the node is reachable.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
+
+    /// Returns what the node may send now; `None` when nothing is read from it.
+    pub fn allowed(&self) -> Option<FrameSet> {
+        match self {
+            Self::Starting(..) => Some(FrameSet::ANSWER),
+            Self::Running(_) => Some(FrameSet::FROM_AGENT),
+            Self::Away(_) | Self::Done(_) => None,
+        }
+    }
+}
+
+/// Bytes are missing before the ones that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap;
+
+/// Cuts from `data`, which begins at `offset`, what lies before `next`. `None`: nothing new. `Err`: it begins behind
+/// `next`, something in between is missing.
+pub fn continue_at(next: u64, offset: u64, data: Bytes) -> Result<Option<Bytes>, Gap> {
+    let Some(known) = next.checked_sub(offset) else { return Err(Gap) };
+    match usize::try_from(known) {
+        Ok(known) if known < data.len() => Ok(Some(data.slice(known..))),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_continues_is_taken() {
+        let data = || Bytes::from_static(b"abcd");
+        assert_eq!(continue_at(10, 10, data()), Ok(Some(data())));
+        assert_eq!(continue_at(12, 10, data()), Ok(Some(Bytes::from_static(b"cd"))));
+        assert_eq!(continue_at(14, 10, data()), Ok(None));
+        assert_eq!(continue_at(u64::MAX, 0, data()), Ok(None));
+        assert_eq!(continue_at(9, 10, data()), Err(Gap));
+    }
+}

@@ -1,0 +1,260 @@
+//! Serves an authenticated link: the streams that a client opens, and the sessions that a node brings back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use munjigi_core::grant::Epoch;
+use munjigi_core::id::{NodeId, SessionId};
+use munjigi_core::session::{EndReason, environment_allowed};
+use munjigi_core::wire::hello::NodeHello;
+use munjigi_core::wire::message::{Accepted, AttachSession, OpenSession, Pty, Refused, Rejoin, open};
+use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_link::{Connection, Stream};
+use tokio_util::sync::CancellationToken;
+
+use super::hub::Order;
+use super::launch::{Surroundings, launch};
+use super::nodes::{Admission, NodeLink};
+use super::peer::FrameStream;
+use super::{close_in_background, watch_stream};
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::munjigi::AttachSession as AttachOperation;
+use crate::api::munjigi::attach_session::{AttachMode, AttachSessionInput};
+use crate::api::operation::Service;
+use crate::api::ssm::StartSession;
+use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
+use crate::clock;
+use crate::door::{self, RequestMeta};
+use crate::identity::Caller;
+
+/// How long the opener of a stream may take to say what it is for (T-91).
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Serves a client's link until it ends. `request` describes the upgrade; each stream is a request of its own.
+pub async fn client(server: Arc<Server>, mut connection: Connection, caller: Caller, request: RequestMeta) {
+    let stop = server.stop.clone();
+    while let Some(Some(stream)) = stop.run_until_cancelled(connection.accept()).await {
+        let (server, caller, request) = (server.clone(), caller.clone(), request.again());
+        let tasks = server.tasks.clone();
+        tasks.spawn(async move { client_stream(&server, &caller, request, stream).await });
+    }
+    connection.close().await;
+}
+
+async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: Stream) {
+    let mut stream = FrameStream::new(stream);
+    let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
+    let wish = match opened {
+        Ok(Ok(Some(Frame::Open(open)))) => open.wish,
+        // Nothing, not in time, or not a frame: there is nobody to answer.
+        _ => return,
+    };
+    match wish {
+        Some(open::Wish::Session(wish)) => start(server, caller, request, stream, wish).await,
+        Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
+        Some(open::Wish::Start(_) | open::Wish::Rejoin(_)) | None => {
+            let message = "this server does not know what the stream is for; is the client newer than the server?";
+            refuse(stream, "UnsupportedWish", message.to_owned(), "", &request);
+        }
+    }
+}
+
+fn refuse(mut stream: FrameStream, code: &str, message: String, reason: &str, request: &RequestMeta) {
+    let (code, reason, request_id) = (code.to_owned(), reason.to_owned(), request.request_id.to_string());
+    stream.feed(&Frame::Refused(Refused { code, message, reason, request_id }));
+    close_in_background(stream);
+}
+
+fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
+    refuse(stream, error.code(Service::Ssm), error.to_string(), error.reason().unwrap_or_default(), request);
+}
+
+async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenSession) {
+    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token: _ } = wish;
+    let terminal = pty.as_ref().and_then(Pty::size);
+    let term = pty.as_ref().map(|pty| pty.term.clone()).unwrap_or_default();
+    if pty.is_some() && (terminal.is_none() || !environment_allowed("TERM", &term)) {
+        let message = "a terminal has 1 to 4096 rows and columns, and a TERM of letters, digits and + . _ -".to_owned();
+        return refuse(stream, "ValidationException", message, "", &request);
+    }
+    let native = NativeStart { command, os_user, terminal, term };
+    let input = StartSessionInput::native(target, document, reason, native);
+    match door::call::<StartSession>(server, caller, input, request.clone()).await {
+        Ok(output) => match server.gateway.take_prepared(&output.session_id) {
+            Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
+            None => {
+                refuse(stream, "InternalServerError", "the session was lost before it started".to_owned(), "", &request)
+            }
+        },
+        Err(error) => refuse_error(stream, &error, &request),
+    }
+}
+
+async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: AttachSession) {
+    let Ok(session_id) = SessionId::parse(&wish.session_id) else {
+        return refuse(stream, "ValidationException", format!("{:?} is no session id", wish.session_id), "", &request);
+    };
+    let mode = if wish.watch { AttachMode::Watch } else { AttachMode::Primary };
+    let input = AttachSessionInput { session_id: session_id.clone(), mode };
+    if let Err(error) = door::call::<AttachOperation>(server, caller, input, request.clone()).await {
+        return refuse_error(stream, &error, &request);
+    }
+    let Some(handle) = server.gateway.session(&session_id) else {
+        return attach_past(server, request, stream, session_id, wish).await;
+    };
+    if wish.watch {
+        return watch(server, &handle, stream, &wish, caller).await;
+    }
+    if let Err(Order::Attach(stream, wish)) = handle.order(Order::Attach(stream, wish)).await {
+        // It ended between the look-up and the order.
+        attach_past(server, request, stream, session_id, wish).await;
+    }
+}
+
+async fn watch(
+    server: &Arc<Server>,
+    handle: &super::Handle,
+    mut stream: FrameStream,
+    wish: &AttachSession,
+    caller: &Caller,
+) {
+    let visible = handle.log.visible();
+    let cursor = if wish.from_end { visible } else { wish.output_from.min(visible) };
+    let who = &caller.principal().arn;
+    let accepted = Accepted {
+        session_id: handle.facts.id.to_string(),
+        node_id: handle.facts.node.to_string(),
+        node_name: handle.facts.node_name.clone(),
+        os_user: handle.facts.os_user.clone(),
+        output_from: cursor,
+        has_pty: handle.facts.pty,
+        ..Accepted::default()
+    };
+    stream.feed(&Frame::Accepted(Box::new(accepted)));
+    // The session may end at any moment; then there is nothing left to mark.
+    let _ = handle.order(Order::Mark(format!("{who} watches"))).await;
+    if let Err(error) = watch_stream::live(server, handle, &mut stream, cursor).await {
+        tracing::debug!(%error, "watcher gone");
+    }
+    let _ = handle.order(Order::Mark(format!("{who} no longer watches"))).await;
+}
+
+/// Serves somebody who comes back to a session that is over: the rest of its output, then its end.
+async fn attach_past(
+    server: &Arc<Server>,
+    request: RequestMeta,
+    mut stream: FrameStream,
+    session_id: SessionId,
+    wish: AttachSession,
+) {
+    match crate::sessions::past(server, &session_id).await {
+        Ok(past) => {
+            let cursor = if wish.from_end { past.output_end } else { wish.output_from.min(past.output_end) };
+            let accepted = Accepted {
+                session_id: session_id.to_string(),
+                node_id: past.node.to_string(),
+                node_name: past.node_name,
+                os_user: past.os_user,
+                output_from: cursor,
+                ..Accepted::default()
+            };
+            stream.feed(&Frame::Accepted(Box::new(accepted)));
+            if let Err(error) =
+                watch_stream::past(server, &session_id, &mut stream, cursor, past.output_end, past.end).await
+            {
+                tracing::debug!(%error, "reader of a past session gone");
+            }
+        }
+        Err(error) => refuse_error(stream, &error, &request),
+    }
+}
+
+/// A node that proved its key.
+pub struct AuthenticatedNode {
+    /// Its id.
+    pub node: NodeId,
+    /// This run of its agent.
+    pub epoch: Epoch,
+    /// What it says of itself.
+    pub hello: NodeHello,
+    /// Where it dials from.
+    pub address: IpAddr,
+}
+
+impl AuthenticatedNode {
+    /// Makes the link's entry; `None` if the node may not connect now (T-31).
+    pub fn admit(&self, server: &Server, connection: &Connection) -> Option<NodeLink> {
+        let only_user = Some(self.hello.only_user.clone()).filter(|user| !user.is_empty());
+        let link = NodeLink {
+            node: self.node.clone(),
+            epoch: self.epoch,
+            only_user,
+            address: self.address,
+            since: clock::now(),
+            opener: connection.opener(),
+            cancel: CancellationToken::new(),
+        };
+        (server.gateway.nodes.admit(link.clone()) == Admission::Admitted).then_some(link)
+    }
+}
+
+/// Serves a node's link until it ends.
+pub async fn node(server: Arc<Server>, mut connection: Connection, node: AuthenticatedNode) {
+    let Some(link) = node.admit(&server, &connection) else {
+        crate::sessions::node_refused(&server, &node).await;
+        connection.close().await;
+        return;
+    };
+    for handle in server.gateway.live().iter().filter(|h| h.facts.node == link.node && h.facts.epoch != link.epoch) {
+        super::end(handle, EndReason::AgentDied, EndReason::AgentDied.sentence()).await;
+    }
+    crate::sessions::node_connected(&server, &node).await;
+    let stop = server.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            stream = connection.accept() => stream,
+            () = link.cancel.cancelled() => None,
+            () = stop.cancelled() => None,
+        };
+        let Some(stream) = accepted else { break };
+        let (server, node) = (server.clone(), link.node.clone());
+        let tasks = server.tasks.clone();
+        tasks.spawn(async move { node_stream(&server, &node, stream).await });
+    }
+    link.cancel.cancel();
+    server.gateway.nodes.remove(&link);
+    connection.close().await;
+    crate::sessions::node_disconnected(&server, &link.node).await;
+}
+
+async fn node_stream(server: &Arc<Server>, node: &NodeId, stream: Stream) {
+    let mut stream = FrameStream::new(stream);
+    let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
+    if let Ok(Ok(Some(Frame::Open(open)))) = opened
+        && let Some(open::Wish::Rejoin(rejoin)) = open.wish
+    {
+        rejoined(server, node, stream, rejoin).await;
+    }
+}
+
+/// Hands a session that the node still has to its hub. A node reaches only sessions that name it (T-32).
+async fn rejoined(server: &Arc<Server>, node: &NodeId, stream: FrameStream, rejoin: Rejoin) {
+    let handle = SessionId::parse(&rejoin.session_id)
+        .ok()
+        .and_then(|id| server.gateway.session(&id))
+        .filter(|handle| handle.facts.node == *node);
+    let unsent = match handle {
+        Some(handle) => match handle.order(Order::Rejoin(stream, rejoin)).await {
+            Ok(()) => return,
+            Err(Order::Rejoin(stream, _)) => stream,
+            Err(_) => return,
+        },
+        None => stream,
+    };
+    let mut stream = unsent;
+    let message = "the server knows no such live session of this node".to_owned();
+    stream.feed(&Frame::Refused(Refused { code: "SessionEnded".to_owned(), message, ..Refused::default() }));
+    close_in_background(stream);
+}

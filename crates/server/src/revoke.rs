@@ -1,0 +1,74 @@
+//! Judges running sessions again when the identities change, and at least once a minute, and ends those that would
+//! not be allowed to start now (T-6: within 5 seconds of the change).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use munjigi_core::session::EndReason;
+
+use crate::Server;
+use crate::api::ssm::start_session::{choose_user_requirement, document_requirement, privileged_requirement};
+use crate::api::ssm::target::node_requirement;
+use crate::clock;
+use crate::door::{self, RequestMeta};
+use crate::gateway::{Handle, end};
+use crate::store::StoreError;
+
+/// How often sessions are judged without a change: conditions on time and day end sessions too (iam-policy 7).
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Watches until the server stops.
+pub(crate) async fn watch(server: Arc<Server>) {
+    let stop = server.stop.clone();
+    let mut changed = server.identities.changed();
+    let mut nodes_changed = server.nodes_changed.subscribe();
+    loop {
+        let woken = stop.run_until_cancelled(async {
+            tokio::select! {
+                changed = changed.changed() => changed.is_ok(),
+                changed = nodes_changed.changed() => changed.is_ok(),
+                () = tokio::time::sleep(EVERY) => true,
+            }
+        });
+        if woken.await != Some(true) {
+            return;
+        }
+        for handle in server.gateway.live() {
+            if let Some(why) = revoked(&server, &handle).await {
+                tracing::info!(session = %handle.facts.id, why, "session revoked");
+                end(&handle, EndReason::Revoked, &why).await;
+            }
+        }
+    }
+}
+
+/// Returns why the session may not go on, if so. What cannot be judged is not allowed (T-11).
+async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
+    let facts = &handle.facts;
+    let Some(owner) = facts.owner_id.as_ref().and_then(|id| server.identities.by_unique_id(id)) else {
+        return Some("its owner was removed".to_owned());
+    };
+    if let Some(key) = &facts.access_key
+        && server.identities.by_access_key(key).is_none_or(|(_, holder)| holder.unique_id != owner.unique_id)
+    {
+        return Some("the access key it was started with was deleted or made inactive".to_owned());
+    }
+    let node = match server.store.node(&facts.node).await {
+        Ok(node) => node,
+        Err(StoreError::NotFound { .. }) => return Some("its node was deregistered".to_owned()),
+        Err(error) => {
+            // An outage is no revocation (T-17, T-27): the next look decides.
+            tracing::error!(%error, "a running session could not be judged");
+            return None;
+        }
+    };
+    let mut needs = vec![node_requirement(server, "ssm:StartSession", &node)];
+    needs.extend(facts.needs.document.then(|| document_requirement(server, &facts.document)));
+    needs.extend(facts.needs.chosen_user.then(|| choose_user_requirement(server, &node, &facts.os_user)));
+    needs.extend(facts.privileged.then(|| privileged_requirement(server, &node, &facts.os_user)));
+    let request = RequestMeta { time: clock::now(), ..facts.request.clone() };
+    match door::judge(server, &owner, needs, &request).1 {
+        Ok(()) => None,
+        Err(denial) => Some(denial.message),
+    }
+}

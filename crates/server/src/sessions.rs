@@ -1,0 +1,301 @@
+//! The book of sessions: what the gateway reports goes into the store and the trail, and comes back after a restart.
+//!
+//! Changes of state are written by one task behind a bounded queue, so that no session waits for the database; the
+//! end of a session is written before anybody is told of it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use munjigi_core::id::{NodeId, SessionId, UniqueId};
+use munjigi_core::session::{EndReason, SessionStatus};
+use munjigi_core::wire::message::End;
+use serde_json::json;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::ssm::start_session::Judged;
+use crate::clock;
+use crate::door::{RequestMeta, Via};
+use crate::gateway::facts::{Outcome, SessionFacts};
+use crate::gateway::serve::AuthenticatedNode;
+use crate::gateway::{Handle, launch};
+use crate::recording::{RecordingError, SealedRecording};
+use crate::service_event::service_event;
+use crate::store::{NodeFacts, SessionEnd, SessionRow};
+
+/// Changes that may wait to be written.
+const QUEUE: usize = 4096;
+
+/// A change of a live session's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A client is attached and the program reachable.
+    Attached,
+    /// No client, or no node; it can be resumed.
+    Detached,
+    /// Being ended.
+    Ending,
+}
+
+impl Change {
+    fn status(self) -> SessionStatus {
+        match self {
+            Self::Attached => SessionStatus::Connected,
+            Self::Detached => SessionStatus::Disconnected,
+            Self::Ending => SessionStatus::Terminating,
+        }
+    }
+}
+
+/// Where changes are handed in.
+pub struct Book {
+    changes: mpsc::Sender<(SessionId, Change)>,
+}
+
+impl Book {
+    /// Opens the book; the receiver goes to [`keep`].
+    pub fn new() -> (Self, mpsc::Receiver<(SessionId, Change)>) {
+        let (changes, received) = mpsc::channel(QUEUE);
+        (Self { changes }, received)
+    }
+}
+
+/// Writes changes until the server stops; a burst is one transaction.
+pub async fn keep(server: Arc<Server>, mut changes: mpsc::Receiver<(SessionId, Change)>) {
+    let mut batch = Vec::new();
+    while server.stop.run_until_cancelled(changes.recv_many(&mut batch, 256)).await.is_some_and(|count| count > 0) {
+        let statuses: Vec<(SessionId, SessionStatus)> =
+            batch.drain(..).map(|(session, change)| (session, change.status())).collect();
+        if let Err(error) = server.store.set_session_statuses(&statuses).await {
+            tracing::error!(%error, "session states could not be written");
+        }
+    }
+}
+
+/// Reports a change of state.
+pub async fn changed(server: &Server, facts: &SessionFacts, change: Change) {
+    // The queue is the back-pressure; its receiver lives as long as the server.
+    let _ = server.book.changes.send((facts.id.clone(), change)).await;
+    if change == Change::Attached && clock::now().since(facts.started).as_secs() > 0 {
+        let event = service_event(server, "ResumeSession", session_details(facts), None);
+        if let Err(error) = server.audit.append(event).await {
+            tracing::error!(%error, "a resume could not be audited");
+        }
+    }
+}
+
+fn session_details(facts: &SessionFacts) -> serde_json::Value {
+    json!({
+        "sessionId": facts.id,
+        "target": facts.node,
+        "targetName": facts.node_name,
+        "owner": facts.owner,
+        "osUser": facts.os_user,
+        "documentName": facts.document,
+    })
+}
+
+/// Writes the end of a session into store and trail.
+pub async fn ended(
+    server: &Server,
+    facts: &SessionFacts,
+    outcome: &Outcome,
+    sealed: Result<SealedRecording, RecordingError>,
+) {
+    let (hash, bytes_in, bytes_out, recording) = match &sealed {
+        Ok(sealed) => (Some(hex::encode(sealed.hash)), sealed.bytes_in, sealed.bytes_out, Some(sealed.path.clone())),
+        Err(_) => (None, 0, outcome.output_end, None),
+    };
+    let end = SessionEnd {
+        time: outcome.at,
+        reason: outcome.reason,
+        exit: outcome.exit.clone(),
+        recording_hash: hash.clone(),
+        bytes_in,
+        bytes_out,
+    };
+    let mut details = session_details(facts);
+    if let Some(map) = details.as_object_mut() {
+        map.insert("endReason".into(), json!(outcome.reason));
+        map.insert("message".into(), json!(outcome.message));
+        map.insert("exit".into(), json!(outcome.exit));
+        map.insert("durationSeconds".into(), json!(outcome.at.since(facts.started).as_secs_f64()));
+        map.insert("bytesIn".into(), json!(bytes_in));
+        map.insert("bytesOut".into(), json!(bytes_out));
+        map.insert("recordingId".into(), json!(facts.id));
+        map.insert("recording".into(), json!(recording));
+        map.insert("recordingHash".into(), json!(hash));
+    }
+    let failure = sealed.err().map(|error| ("RecordingFailed", error.to_string()));
+    let event = service_event(server, "EndSession", details, failure);
+    // Store and trail are independent files: both waits run together.
+    let (stored, audited) = tokio::join!(server.store.finish_session(&facts.id, &end), server.audit.append(event));
+    if let Err(error) = stored {
+        tracing::error!(session = %facts.id, %error, "the end of a session could not be stored");
+    }
+    if let Err(error) = audited {
+        tracing::error!(session = %facts.id, %error, "the end of a session could not be audited");
+    }
+}
+
+/// What somebody who comes back to a finished session needs.
+pub struct Past {
+    /// Its node.
+    pub node: NodeId,
+    /// The node's name then.
+    pub node_name: String,
+    /// The OS user.
+    pub os_user: String,
+    /// Output bytes in all.
+    pub output_end: u64,
+    /// The frame that tells the end.
+    pub end: End,
+}
+
+/// Looks up a session that is over.
+pub async fn past(server: &Server, id: &SessionId) -> Result<Past, ApiError> {
+    let row = server.store.session(id).await.map_err(ApiError::internal)?;
+    let Some(end) = row.end else {
+        return Err(ApiError::bad(
+            "DoesNotExistException",
+            format!("session {id} is neither running nor over; try again"),
+        ));
+    };
+    let outcome = Outcome {
+        reason: end.reason,
+        message: end.reason.sentence().to_owned(),
+        exit: end.exit,
+        output_end: end.bytes_out,
+        at: end.time,
+    };
+    Ok(Past {
+        node: row.node,
+        node_name: row.node_name,
+        os_user: row.os_user,
+        output_end: end.bytes_out,
+        end: outcome.to_end(),
+    })
+}
+
+/// Takes back the sessions that an earlier run of this server left to their nodes, and ends those it cannot.
+pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
+    let mut taken = 0;
+    for row in server.store.unfinished_sessions().await? {
+        match server.recordings.reopen(&row.id, mode(&row)).await {
+            Ok((recorder, recovered)) => {
+                launch::take_back(server, facts_of(&row), recorder, recovered.output_end);
+                taken += 1;
+            }
+            Err(error) => {
+                tracing::error!(session = %row.id, %error, "a session's recording cannot be continued; it is ended");
+                let outcome = Outcome {
+                    reason: EndReason::RecordingFailed,
+                    message: error.to_string(),
+                    exit: None,
+                    output_end: 0,
+                    at: clock::now(),
+                };
+                ended(server, &facts_of(&row), &outcome, Err(error)).await;
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn mode(row: &SessionRow) -> crate::recording::Mode {
+    if row.limits.strict_recording { crate::recording::Mode::Strict } else { crate::recording::Mode::Normal }
+}
+
+fn facts_of(row: &SessionRow) -> SessionFacts {
+    let judged = serde_json::from_value::<Judged>(row.decision.clone()).ok();
+    let request = RequestMeta {
+        request_id: Uuid::new_v4(),
+        time: row.started,
+        source_ip: judged.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |judged| judged.source_ip),
+        user_agent: judged.as_ref().map(|judged| judged.user_agent.clone()).unwrap_or_default(),
+        referer: None,
+        tls: None,
+        host: judged.as_ref().map(|judged| judged.host.clone()).unwrap_or_default(),
+        region: judged.as_ref().map(|judged| judged.region.clone()).unwrap_or_default(),
+        invocation_id: None,
+        via: Via::Link,
+    };
+    SessionFacts {
+        id: row.id.clone(),
+        node: row.node.clone(),
+        epoch: judged.as_ref().map_or([0; 32], |judged| judged.epoch),
+        node_name: row.node_name.clone(),
+        owner: row.owner_arn.clone(),
+        owner_id: UniqueId::parse(&row.owner_id).ok(),
+        access_key: row.access_key.clone(),
+        os_user: row.os_user.clone(),
+        kind: row.kind,
+        command: row.command.clone().unwrap_or_default(),
+        pty: judged.as_ref().is_some_and(|judged| judged.pty),
+        document: row.document.clone(),
+        reason: row.reason.clone(),
+        started: row.started,
+        limits: row.limits.clone(),
+        privileged: judged.as_ref().is_some_and(|judged| judged.privileged),
+        // Only a start needs these two; this session has started.
+        policy_version: 0,
+        client: [0; 32],
+        record_input: judged.as_ref().is_some_and(|judged| judged.record_input),
+        needs: judged.map(|judged| judged.needs).unwrap_or_default(),
+        request,
+    }
+}
+
+/// Reports a node that connected.
+pub async fn node_connected(server: &Server, node: &AuthenticatedNode) {
+    let hello = &node.hello;
+    let platform = hello.platform.clone().unwrap_or_default();
+    let facts = NodeFacts {
+        hostname: hello.hostname.clone(),
+        platform_name: platform.os_name,
+        platform_version: platform.os_version,
+        architecture: platform.arch,
+        agent_version: hello.agent_version.clone(),
+    };
+    let address = node.address.to_string();
+    if let Err(error) = server.store.node_seen(&node.node, &facts, Some(&address), clock::now()).await {
+        tracing::error!(node = %node.node, %error, "what a node says of itself could not be stored");
+    }
+    node_event(server, "NodeConnected", &node.node, Some(&address), None).await;
+}
+
+/// Reports a node whose link ended.
+pub async fn node_disconnected(server: &Server, node: &NodeId) {
+    node_event(server, "NodeDisconnected", node, None, None).await;
+    if let Err(error) = server.store.nodes_alive(std::slice::from_ref(node), clock::now()).await {
+        tracing::error!(%node, %error, "when a node was last seen could not be stored");
+    }
+}
+
+/// Reports a second agent with a connected node's key: a clone, until somebody says otherwise (T-31).
+pub async fn node_refused(server: &Server, node: &AuthenticatedNode) {
+    let address = node.address.to_string();
+    let message =
+        "another run of this node's agent is connected; if this repeats, the node's key was copied".to_owned();
+    node_event(server, "NodeRefused", &node.node, Some(&address), Some(("NodeAlreadyConnected", message))).await;
+}
+
+async fn node_event(
+    server: &Server,
+    name: &str,
+    node: &NodeId,
+    address: Option<&str>,
+    failure: Option<(&'static str, String)>,
+) {
+    let event = service_event(server, name, json!({ "target": node, "sourceIPAddress": address }), failure);
+    if let Err(error) = server.audit.append(event).await {
+        tracing::error!(%node, %error, name, "a node's event could not be audited");
+    }
+}
+
+/// Returns the live session if there is one; used where a person names a session.
+pub fn live(server: &Server, id: &SessionId) -> Option<Handle> {
+    server.gateway.session(id)
+}

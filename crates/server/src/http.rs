@@ -4,6 +4,8 @@
 //! half way), and a panic in one is that request's error alone.
 
 mod gate;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +16,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +26,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use uuid::Uuid;
 
 use crate::Server;
@@ -58,7 +61,7 @@ const MAX_KEPT_BYTES: usize = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a peer that speaks plain HTTP is told.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
-    content-length: 56\r\n\r\nthis port speaks HTTPS only: write https:// in the URL.\r\n";
+    content-length: 57\r\n\r\nthis port speaks HTTPS only: write https:// in the URL.\r\n";
 
 /// The answer's body.
 pub(crate) type Body = Full<Bytes>;
@@ -115,21 +118,9 @@ pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener, tls: Arc<
     }
 }
 
-async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, pass: Pass) {
-    // Small answers and keystrokes leave at once. A socket that refuses is about to fail anyway.
-    let _ = socket.set_nodelay(true);
-    let mut first = [0];
-    match tokio::time::timeout(FIRST_BYTE_LIMIT, socket.peek(&mut first)).await {
-        Ok(Ok(1..)) => {}
-        _ => return,
-    }
-    if first.iter().all(u8::is_ascii_uppercase) {
-        return farewell(&mut socket, PLAIN_HTTP).await;
-    }
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, front.acceptor.accept(socket)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(cause)) => return tracing::debug!(%peer, %cause, "TLS handshake failed"),
-        Err(_) => return,
+async fn connection(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, pass: Pass) {
+    let Some(Some(stream)) = front.server.stop.run_until_cancelled(handshake(&front, socket, peer)).await else {
+        return;
     };
     let session = stream.get_ref().1;
     let tls = TlsDetails {
@@ -162,6 +153,28 @@ async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, 
     };
     if let Err(cause) = ended {
         tracing::debug!(%peer, %cause, "connection ended");
+    }
+}
+
+async fn handshake(front: &Front, mut socket: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    // Small answers and keystrokes leave at once. A socket that refuses is about to fail anyway.
+    let _ = socket.set_nodelay(true);
+    let mut first = [0];
+    match tokio::time::timeout(FIRST_BYTE_LIMIT, socket.peek(&mut first)).await {
+        Ok(Ok(1..)) => {}
+        _ => return None,
+    }
+    if first.iter().all(u8::is_ascii_uppercase) {
+        farewell(&mut socket, PLAIN_HTTP).await;
+        return None;
+    }
+    match tokio::time::timeout(HANDSHAKE_LIMIT, front.acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(cause)) => {
+            tracing::debug!(%peer, %cause, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -226,12 +239,16 @@ async fn route(
         return from_answer(serve::shed(request.headers(), &busy, request_id));
     };
     let (parts, body) = request.into_parts();
+    let too_large = || {
+        let message = "the request's body has more than 1 MiB";
+        problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    };
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return too_large();
+    }
     let body = match tokio::time::timeout(BODY_LIMIT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
-            let message = "the request's body has more than 1 MiB";
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message);
-        }
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => return too_large(),
         Ok(Err(_)) => return problem(StatusCode::BAD_REQUEST, "IncompleteBody", "the request's body broke off"),
         Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body took too long"),
     };

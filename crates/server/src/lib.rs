@@ -32,6 +32,8 @@ mod service_event;
 pub mod sessions;
 mod setup;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use running::Running;

@@ -19,6 +19,8 @@ pub mod ssm;
 pub mod sts;
 pub mod table;
 mod tag;
+#[cfg(test)]
+mod tests;
 pub mod time;
 mod xml;
 

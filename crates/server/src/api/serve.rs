@@ -9,7 +9,7 @@ use munjigi_core::sigv4;
 
 use super::dispatch::{self, Routed, Unrouted};
 use super::error::ApiError;
-use super::operation::{Access, Effect, Wire};
+use super::operation::{Access, Effect, Service};
 use super::replay::{self, Answer, Begin};
 use crate::Server;
 use crate::door::{Event, Outcome, RequestMeta, Who, failures};
@@ -135,12 +135,7 @@ pub(crate) fn authenticate(
 
 /// Returns the answer to a request that the server has no room for, in the form the client expects.
 pub(crate) fn shed(headers: &HeaderMap, error: &ApiError, request_id: uuid::Uuid) -> Answer {
-    let service = if headers.contains_key("x-amz-target") {
-        super::operation::Service::Ssm
-    } else {
-        super::operation::Service::Sts
-    };
-    debug_assert!(service.wire() == Wire::Json || !headers.contains_key("x-amz-target"));
+    let service = if headers.contains_key("x-amz-target") { Service::Ssm } else { Service::Sts };
     dispatch::refusal(service, error, request_id)
 }
 

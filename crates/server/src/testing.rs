@@ -1,0 +1,198 @@
+//! A whole server for tests: in a directory of its own, on a port of its own, with an administrator and a client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use munjigi_core::sigv4::{self, Credentials, SecretKey};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::api::operation::{Service, Wire};
+use crate::{Running, Server, ServerOptions, clock};
+
+/// A server that serves; its directory goes when it does.
+pub(crate) struct TestServer {
+    pub(crate) running: Running,
+    pub(crate) directory: TempDir,
+    /// The administrator's key.
+    pub(crate) admin: Credentials,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// Returns the request id that the server gave.
+    pub(crate) fn request_id(&self) -> &str {
+        self.headers["x-amzn-requestid"].to_str().unwrap()
+    }
+
+    /// Returns the error code of either wire form; empty without an error.
+    pub(crate) fn code(&self) -> &str {
+        let between = |open: &str, close: &str| self.text.split(open).nth(1)?.split(close).next();
+        between("<Code>", "</Code>").or_else(|| between("\"__type\":\"", "\"")).unwrap_or_default()
+    }
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().join("data");
+        let running = Server::start(ServerOptions { data_dir, ..ServerOptions::default() }).await.unwrap();
+        let text = std::fs::read_to_string(directory.path().join("data/admin.credentials")).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        let admin = credentials(&value("aws_access_key_id"), value("aws_secret_access_key"));
+        Self { running, directory, admin }
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        self.running.server()
+    }
+
+    /// Makes a user without any permission and returns its key.
+    pub(crate) async fn user(&self, name: &str) -> Credentials {
+        let server = self.server();
+        server.store.create_user(name, "/", None, &[], clock::now()).await.unwrap();
+        let made = server.store.create_access_key(name, clock::now()).await.unwrap();
+        server.identities.reload(&server.store, &server.deployment).await.unwrap();
+        credentials(made.key.id.as_str(), made.secret.expose().clone())
+    }
+
+    /// Opens a connection with TLS, as a client that trusts `ca.pem` alone.
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
+        let pem = std::fs::read(self.directory.path().join("data/ca.pem")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let socket = TcpStream::connect(self.authority()).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+    }
+
+    /// Returns host and port.
+    pub(crate) fn authority(&self) -> &str {
+        self.running.endpoint().strip_prefix("https://").unwrap()
+    }
+
+    /// Sends a request.
+    pub(crate) async fn send(&self, request: Request<Bytes>) -> Answer {
+        let io = TokioIo::new(self.connect().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request.map(Full::new)).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        drop(sender);
+        let _ = connection.await;
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// Makes the request of a call, signed if there are credentials.
+    pub(crate) fn request(
+        &self,
+        who: Option<&Credentials>,
+        service: Service,
+        operation: &str,
+        input: &serde_json::Value,
+    ) -> Request<Bytes> {
+        let (body, content_type) = match service.wire() {
+            Wire::Json => (input.to_string(), "application/x-amz-json-1.1"),
+            Wire::Query => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                form.append_pair("Action", operation).append_pair("Version", service.api_version());
+                flatten(&mut form, "", input);
+                (form.finish(), "application/x-www-form-urlencoded; charset=utf-8")
+            }
+        };
+        let mut headers = vec![("host", self.authority().to_owned()), ("content-type", content_type.to_owned())];
+        if let Some(prefix) = service.target_prefix() {
+            headers.push(("x-amz-target", format!("{prefix}{operation}")));
+        }
+        if let Some(who) = who {
+            let given: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+            let request = sigv4::Request { method: "POST", target: "/", headers: &given, body: body.as_bytes() };
+            let region = &self.server().deployment.region;
+            headers.extend(sigv4::sign(&request, who, region, service.signing_name(), clock::now()).unwrap());
+        }
+        let mut request = Request::builder().method(Method::POST).uri("/");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.body(Bytes::from(body)).unwrap()
+    }
+
+    /// Calls an operation.
+    pub(crate) async fn call(
+        &self,
+        who: Option<&Credentials>,
+        service: Service,
+        operation: &str,
+        input: &serde_json::Value,
+    ) -> Answer {
+        self.send(self.request(who, service, operation, input)).await
+    }
+
+    /// Returns the lines of the trail that speak of a request.
+    pub(crate) fn trail(&self, request_id: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut directories = vec![self.directory.path().join("data/audit")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else {
+                    let content = std::fs::read(entry.path()).unwrap();
+                    let text = String::from_utf8_lossy(&content).into_owned();
+                    lines.extend(text.lines().filter(|line| line.contains(request_id)).map(str::to_owned));
+                }
+            }
+        }
+        lines
+    }
+
+    pub(crate) async fn stop(self) {
+        self.running.shutdown().await;
+    }
+}
+
+fn credentials(id: &str, secret: String) -> Credentials {
+    Credentials { access_key_id: id.to_owned(), secret: SecretKey::new(secret), session_token: None }
+}
+
+/// Writes an input as the parameters of a form.
+fn flatten(form: &mut form_urlencoded::Serializer<'_, String>, name: &str, value: &serde_json::Value) {
+    let below = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
+    match value {
+        serde_json::Value::Object(members) => {
+            members.iter().for_each(|(member, value)| flatten(form, &below(member), value));
+        }
+        serde_json::Value::Array(items) => {
+            let numbered = items.iter().enumerate();
+            numbered.for_each(|(at, value)| flatten(form, &below(&format!("member.{}", at + 1)), value));
+        }
+        serde_json::Value::String(text) => drop(form.append_pair(name, text)),
+        other => drop(form.append_pair(name, &other.to_string())),
+    }
+}

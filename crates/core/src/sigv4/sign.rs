@@ -40,7 +40,9 @@ pub fn sign(
         .headers
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), *value))
-        .filter(|(name, _)| name == "host" || name == "content-type" || MEANINGFUL.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| {
+            name == "host" || name == "content-type" || MEANINGFUL.iter().any(|prefix| name.starts_with(prefix))
+        })
         .chain(added.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes())))
         .collect();
     signed.sort_by(|a, b| a.0.cmp(&b.0));

@@ -112,6 +112,7 @@ operations![
     ssm::StartSession,
     ssm::TerminateSession,
     munjigi::AttachSession,
+    munjigi::ListSessions,
 ];
 
 /// Finds an operation.

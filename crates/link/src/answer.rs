@@ -87,6 +87,8 @@ impl<S> Answered<S> {
 
     /// The accepting side: nothing is in front except bytes that were read too early.
     pub(crate) fn passed(io: S, leftover: Bytes) -> Self {
+        // Empty bytes can keep the buffer they were cut from.
+        let leftover = if leftover.is_empty() { Bytes::new() } else { leftover };
         Self { io, state: State::Passed(leftover), writes_vanish: false }
     }
 

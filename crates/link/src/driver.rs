@@ -33,6 +33,9 @@ where
     F: Future<Output = Carrier<S>> + Send + 'static,
 {
     let finish = Finish(Arc::clone(&shared));
+    // On the heap, as the driver below: else the task's future would hold the connection several times over for the
+    // life of the link (G17).
+    let make = Box::pin(make);
     tokio::spawn(async move {
         // Also runs when the runtime drops the task.
         let finish = finish;
@@ -62,16 +65,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Carrier<S>>,
 {
-    let carrier = make.await;
-    let mut driver = Driver {
-        yamux: yamux::Connection::new(carrier.compat(), config(&limits), mode),
+    let mut driver = Box::new(Driver {
+        yamux: yamux::Connection::new(make.await.compat(), config(&limits), mode),
         close_wanted: Box::pin(shared.close_wanted.clone().cancelled_owned()),
         closing: None,
         close_limit: limits.close,
         ends,
         waiting: None,
         shared: Arc::clone(&shared),
-    };
+    });
     let reason = poll_fn(|cx| driver.poll(cx)).await;
     // Before the multiplexer goes and streams notice.
     shared.set_reason(reason.clone());

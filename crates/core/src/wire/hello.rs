@@ -228,6 +228,12 @@ impl Hello {
 }
 
 impl NodeHello {
+    /// Lists the sessions alive on the node, as many as the bound allows. The list is a hint for the server; each
+    /// session, listed or not, rejoins by a stream of its own.
+    pub fn report_sessions(&mut self, alive: impl IntoIterator<Item = SessionId>) {
+        self.sessions = alive.into_iter().take(MAX_SESSIONS).map(|id| id.to_string()).collect();
+    }
+
     fn validate(&self) -> Result<(), HelloError> {
         if NodeId::parse(&self.node_id).is_err() {
             return Err(HelloError::FieldInvalid { field: "node_id", expected: "a node id" });
@@ -371,6 +377,25 @@ mod tests {
         let client = Hello { role: Role::Client.into(), node: None, ..agent() };
         assert_eq!(Hello::from_header(client.to_header().unwrap().as_bytes()), Ok(client));
         assert_eq!(ServerHello::from_header(server().to_header().unwrap().as_bytes()), Ok(server()));
+    }
+
+    #[test]
+    fn the_fullest_hello_fits_and_more_sessions_than_fit_are_left_out() {
+        let mut hello = agent();
+        let longest = SessionId::parse(&format!("{}-0123456789abcdef0", "a".repeat(78))).unwrap();
+        let node = hello.node.as_mut().unwrap();
+        node.report_sessions(vec![longest; 200]);
+        assert_eq!(node.sessions.len(), 64);
+        node.hostname = "x".repeat(255);
+        node.agent_version = "x".repeat(64);
+        node.names = vec!["x".repeat(128); 8];
+        node.only_user = "x".repeat(32);
+        let platform = node.platform.as_mut().unwrap();
+        for text in [&mut platform.os_name, &mut platform.os_version, &mut platform.arch] {
+            *text = "x".repeat(64);
+        }
+        hello.software = "x".repeat(64);
+        assert!(hello.to_header().is_ok_and(|header| header.len() < 11_000));
     }
 
     #[test]

@@ -111,16 +111,27 @@ pub struct Dialed {
     /// The link; streams may be opened and written at once. If the server refuses, every operation on them fails
     /// with its words.
     pub connection: Connection,
-    answer: oneshot::Receiver<ServerHello>,
+    answer: Answer,
     opener: Opener,
 }
 
+#[derive(Debug)]
+enum Answer {
+    Awaited(oneshot::Receiver<ServerHello>),
+    Come(ServerHello),
+    /// The link ended first; its reason says why.
+    Lost,
+}
+
 impl Dialed {
-    /// Waits for the server's answer. Call it once.
+    /// Waits for the server's answer, at most [`Timeouts::answer`].
     pub async fn established(&mut self) -> Result<ServerHello, DialError> {
-        match (&mut self.answer).await {
-            Ok(hello) => Ok(hello),
-            Err(_) => Err(self.opener.closed().await.into()),
+        if let Answer::Awaited(answer) = &mut self.answer {
+            self.answer = answer.await.map_or(Answer::Lost, Answer::Come);
+        }
+        match &self.answer {
+            Answer::Come(hello) => Ok(hello.clone()),
+            Answer::Awaited(_) | Answer::Lost => Err(self.opener.closed().await.into()),
         }
     }
 }
@@ -188,7 +199,7 @@ fn run(io: TlsStream<TcpStream>, accept: String, options: &DialOptions) -> Diale
     };
     driver::spawn(carrier, yamux::Mode::Client, limits, ends, shared);
     let opener = connection.opener();
-    Dialed { connection, answer, opener }
+    Dialed { connection, answer: Answer::Awaited(answer), opener }
 }
 
 /// The request, complete.

@@ -184,7 +184,7 @@ pub enum DialError {
         peer: String,
     },
     /// The other side speaks no TLS 1.3.
-    #[error("{peer} does not offer TLS 1.3, which the link requires (T-35); something in between may end the TLS")]
+    #[error("{peer} does not offer TLS 1.3, which the link requires; something in between may end the TLS")]
     TlsVersion {
         /// Host and port.
         peer: String,

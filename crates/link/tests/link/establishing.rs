@@ -42,7 +42,8 @@ async fn the_hellos_arrive_on_both_ends() {
     };
     let mut dialed = within(dial::dial(&server.options(), &hello, sign)).await.unwrap();
     let answer = within(dialed.established()).await.unwrap();
-    assert_eq!((answer.version, answer.trust_bundle), (1, vec![1, 2, 3]));
+    assert_eq!((answer.version, &answer.trust_bundle), (1, &vec![1, 2, 3]));
+    assert_eq!(within(dialed.established()).await.unwrap(), answer, "asked again, told again");
     assert_eq!(server.seen.lock().unwrap()[0].hello, hello);
 }
 
@@ -67,6 +68,7 @@ async fn a_refusal_reaches_every_operation_with_its_code_and_words() {
         let write = within(early.write_all(b"first flight")).await.unwrap_err();
         assert!(write.to_string().contains("not enrolled"), "{write}");
     }
+    assert!(matches!(within(dialed.established()).await, Err(DialError::Refused(_))), "asked again, told again");
     let open = dialed.connection.opener().open().await.unwrap_err();
     assert!(open.to_string().contains("not enrolled"), "{open}");
     assert!(within(dialed.connection.accept()).await.is_none());

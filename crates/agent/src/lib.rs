@@ -1,1 +1,44 @@
-//! placeholder
+//! The agent on a node: two processes that dial out, verify grants and run programs (design.md sections 1 to 3).
+//!
+//! The privileged half ([`run`]) starts programs and talks to nobody outside; the link half ([`link_half_main`]) talks
+//! to the server and can start nothing. Nothing here listens on the network.
+
+mod call;
+mod clock;
+mod config;
+mod halves;
+mod identity;
+mod inventory;
+mod keeper;
+mod link_half;
+mod lock;
+mod register;
+mod ring;
+mod spawn_half;
+mod sys;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use register::{JoinOptions, Joined, Status, join, leave, status};
+
+/// How to run the agent.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The agent's data directory, made by [`join`].
+    pub data_dir: PathBuf,
+}
+
+/// Runs the agent until SIGTERM or SIGINT, which end its sessions in good order and return success. Prints `online
+/// mi-…` on standard output once the link stands.
+///
+/// Call it while the process has one thread: it starts copies of itself. The program must lead `agent link-half` to
+/// [`link_half_main`]; the agent runs it again that way.
+pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
+    keeper::run(&identity::DataDir::new(&options.data_dir))
+}
+
+/// Runs the link half; only the agent itself starts it, as `agent link-half`.
+pub fn link_half_main() -> anyhow::Result<()> {
+    link_half::run()
+}

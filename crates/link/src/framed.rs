@@ -6,6 +6,7 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
+use munjigi_core::session::OutputStream;
 use munjigi_core::wire::{Frame, FrameError, FrameSet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -87,6 +88,13 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 
+    /// As [`Self::feed`] for an `Output` frame, straight from where the bytes lie.
+    pub fn feed_output(&mut self, offset: u64, stream: OutputStream, data: &[u8]) -> Result<(), FrameError> {
+        Frame::encode_output(offset, stream, data, &mut self.buffer)?;
+        self.flushed = false;
+        Ok(())
+    }
+
     /// Returns the bytes fed and not yet handed to the stream.
     pub fn pending(&self) -> usize {
         self.buffer.len()
@@ -132,7 +140,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use munjigi_core::session::OutputStream;
 
     const ALL: FrameSet = FrameSet::FROM_AGENT;
 

@@ -271,6 +271,21 @@ impl Frame {
         Ok(())
     }
 
+    /// Appends an `Output` frame without owning its bytes. Fails beyond [`MAX_DATA`]; `out` is then unchanged.
+    pub fn encode_output(offset: u64, stream: OutputStream, data: &[u8], out: &mut BytesMut) -> Result<(), FrameError> {
+        if data.len() > MAX_DATA {
+            return Err(FrameError::TooLarge(data.len()));
+        }
+        let length = 9 + data.len();
+        out.reserve(HEADER + length);
+        // The length fits 24 bits: MAX_DATA does.
+        out.put_u32((u32::from(FrameKind::Output as u8) << 24) | u32::try_from(length).unwrap_or(0));
+        out.put_u64(offset);
+        out.put_u8(stream.to_byte());
+        out.put_slice(data);
+        Ok(())
+    }
+
     fn payload_len(&self) -> usize {
         match self {
             Self::Open(message) => message.encoded_len(),

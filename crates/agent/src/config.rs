@@ -1,0 +1,91 @@
+//! The node's own configuration, `agent.toml` in the data directory; optional, strict (T-87).
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, bail};
+use munjigi_core::grant::valid_os_user;
+use munjigi_core::session::environment_allowed;
+use nix::unistd::Uid;
+use serde::Deserialize;
+
+use crate::identity::DataDir;
+
+/// Largest file in bytes (T-87).
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// What the node's administrator may set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// User that the link half runs as when the agent is root; default `munjigi`, `_munjigi` or `nobody`.
+    pub(crate) link_user: Option<String>,
+    /// The only OS users that sessions may run as, whatever the server says; absent: no veto.
+    pub(crate) allowed_users: Option<Vec<String>>,
+    /// Environment of every session, by the same allow-list as the client's (`LANG`, `LC_*`, `TZ`).
+    #[serde(default)]
+    pub(crate) environment: std::collections::BTreeMap<String, String>,
+}
+
+/// Reads the configuration; an absent file is the default.
+pub(crate) fn load(data: &DataDir) -> anyhow::Result<Config> {
+    let path = data.path("agent.toml");
+    let shown = path.display();
+    let meta = match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        other => other.with_context(|| format!("failed to look at {shown}"))?,
+    };
+    if !meta.is_file() || meta.len() > MAX_FILE {
+        bail!("{shown} is no regular file of at most 1 MiB");
+    }
+    let owner_good = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
+    if !owner_good || meta.mode() & 0o022 != 0 {
+        bail!("{shown} must belong to root or the agent's user and be writable for nobody else");
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {shown}"))?;
+    parse(&text).with_context(|| format!("{shown} is not a good configuration"))
+}
+
+fn parse(text: &str) -> anyhow::Result<Config> {
+    let config: Config = toml::from_str(text)?;
+    for user in config.allowed_users.iter().flatten().chain(&config.link_user) {
+        if !valid_os_user(user) {
+            bail!("`{}` is not the name of an OS user", user.escape_default());
+        }
+    }
+    for (name, value) in &config.environment {
+        if name == "TERM" || !environment_allowed(name, value) {
+            bail!("environment variable `{}` may not be set here; LANG, LC_* and TZ may", name.escape_default());
+        }
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_configuration_is_read() {
+        let config =
+            parse("link_user = 'nobody'\nallowed_users = ['alice', 'deploy']\n[environment]\nLANG = 'ko_KR.UTF-8'\n")
+                .unwrap();
+        assert_eq!(config.link_user.as_deref(), Some("nobody"));
+        assert_eq!(config.allowed_users.unwrap().len(), 2);
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, word) in [
+            ("allowed_user = ['alice']", "allowed_user"),
+            ("allowed_users = ['Alice']", "Alice"),
+            ("link_user = 3", "link_user"),
+            ("link_user = 'a'\nlink_user = 'b'", "duplicate"),
+            ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),
+            ("[environment", "environment"),
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Keeps the one link to the server standing: dial, serve what the server opens, back off, dial again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use munjigi_core::wire::hello::{Hello, NodeHello, Role, VERSION_MAX, VERSION_MIN};
+use munjigi_core::wire::message::{Accepted, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_link::backoff::Backoff;
+use munjigi_link::connection::Limits;
+use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
+use munjigi_link::tls::PinnedRoots;
+use munjigi_link::{Opener, Stream};
+use tokio::time::{sleep, timeout};
+
+use crate::halves::{Configure, Start, Terminal, ToSpawn};
+use crate::{clock, inventory};
+
+use super::Sessions;
+use super::session::{Attached, Event};
+use super::spawn_client::{SpawnClient, StartRefused};
+
+/// Within this the first frame of a stream must be there.
+const OPENING: Duration = Duration::from_secs(10);
+/// Most sessions that a hello can name; the server learns of the others when they come back.
+const NAMED_SESSIONS: usize = 64;
+
+/// Dials for ever; returns only when dialling makes no sense.
+pub(super) async fn keep_dialing(
+    configure: Configure,
+    spawn: Arc<SpawnClient>,
+    sessions: Arc<Sessions>,
+) -> anyhow::Result<()> {
+    let server = configure.server.parse().context("the server's address in agent.json is no URL")?;
+    let roots = PinnedRoots::from_pem(&configure.ca).context("the roots in agent.json are unusable")?;
+    let options = DialOptions { limits: Limits::agent(), ..DialOptions::new(server, roots) };
+    let mut backoff = Backoff::new();
+    loop {
+        let begun = clock::monotonic();
+        let why = match connect(&options, &configure, &spawn, &sessions).await {
+            Ok(dialed) => serve(dialed, &spawn, &sessions).await,
+            Err(why) => why,
+        };
+        backoff.after_connection(begun.elapsed());
+        let wait = backoff.after_failure();
+        tracing::info!(why, wait_ms = wait.as_millis(), "the link is down");
+        // Without the privileged half this process ends; its end of the channel is seen elsewhere.
+        let _ = spawn.send(&ToSpawn::Offline { why }).await;
+        sleep(wait).await;
+    }
+}
+
+async fn connect(
+    options: &DialOptions,
+    configure: &Configure,
+    spawn: &Arc<SpawnClient>,
+    sessions: &Sessions,
+) -> Result<Dialed, String> {
+    let hello = hello(configure, sessions);
+    let sign = |upgrade| sign(upgrade, configure.node.to_string(), Arc::clone(spawn));
+    let mut dialed = dial(options, &hello, sign).await.map_err(|error| error.to_string())?;
+    let server = dialed.established().await.map_err(|error| error.to_string())?;
+    if !server.trust_bundle.is_empty() {
+        // Without the privileged half this process ends.
+        let _ = spawn.send(&ToSpawn::Trust { bundle: server.trust_bundle }).await;
+    }
+    let _ = spawn.send(&ToSpawn::Online).await;
+    Ok(dialed)
+}
+
+async fn sign(upgrade: UpgradeToSign, node: String, spawn: Arc<SpawnClient>) -> Result<SignedHeaders, SignError> {
+    let signature = spawn.sign(upgrade.binding, upgrade.hello).await?;
+    let value = format!("Munjigi-Node Credential={node}, Signature={}", STANDARD.encode(signature));
+    Ok(vec![("authorization".to_owned(), value)])
+}
+
+fn hello(configure: &Configure, sessions: &Sessions) -> Hello {
+    let live = sessions.all().into_iter().take(NAMED_SESSIONS).map(|(id, _)| id.to_string()).collect();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Hello {
+        version_min: VERSION_MIN,
+        version_max: VERSION_MAX,
+        software: format!("munjigi/{version}"),
+        role: Role::Agent.into(),
+        node: Some(NodeHello {
+            node_id: configure.node.to_string(),
+            epoch: configure.epoch.to_vec(),
+            hostname: inventory::hostname(),
+            platform: Some(inventory::platform()),
+            agent_version: version,
+            sessions: live,
+            names: vec![configure.name.clone()],
+            only_user: configure.only_user.clone(),
+        }),
+    }
+}
+
+/// Serves a standing link; returns why it ended.
+async fn serve(dialed: Dialed, spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>) -> String {
+    let mut connection = dialed.connection;
+    let opener = connection.opener();
+    sessions.reconnect(&opener).await;
+    while let Some(stream) = connection.accept().await {
+        tokio::spawn(open_stream(stream, opener.clone(), Arc::clone(spawn)));
+    }
+    connection.closed().await.to_string()
+}
+
+/// Takes a stream that the server opened: a start, or nothing.
+async fn open_stream(stream: Stream, opener: Opener, spawn: Arc<SpawnClient>) {
+    let mut attached = Attached::new(stream);
+    let start = match timeout(OPENING, attached.reader.read(FrameSet::OPENING)).await {
+        Ok(Ok(Some(Frame::Open(open)))) => match open.wish {
+            Some(open::Wish::Start(start)) => start,
+            _ => {
+                return refuse(attached, refusal("UnsupportedOperation", "an agent starts sessions, nothing else"))
+                    .await;
+            }
+        },
+        // Without a first frame there is nothing to answer to.
+        _ => return,
+    };
+    let start = match wish(start) {
+        Ok(start) => start,
+        Err(why) => return refuse(attached, why).await,
+    };
+    let (description, handle) = match spawn.start(start).await {
+        Ok(Ok(started)) => started,
+        Ok(Err(why)) => return refuse(attached, why).await,
+        Err(error) => return refuse(attached, refusal("InternalServerError", &error.to_string())).await,
+    };
+    let accepted = Accepted {
+        session_id: description.session.to_string(),
+        os_user: description.os_user,
+        has_pty: description.terminal,
+        process_id: description.process_id,
+        ..Accepted::default()
+    };
+    // It fits a frame by far; sent by the session's task with its first output.
+    drop(attached.writer.feed(&Frame::Accepted(Box::new(accepted))));
+    handle.tell(Event::Attach(Box::new(attached), opener)).await;
+}
+
+/// Reads a server's wish; what is in it is checked here only as far as this half needs it.
+fn wish(start: StartOnNode) -> Result<Start, StartRefused> {
+    let terminal = match start.pty {
+        Some(pty) => Some(terminal(pty).ok_or_else(|| refusal("ValidationException", "the terminal's size is wrong"))?),
+        None => None,
+    };
+    let environment = start.environment.into_iter().collect();
+    Ok(Start { request: 0, grant: start.grant.to_vec(), terminal, environment })
+}
+
+fn terminal(pty: Pty) -> Option<Terminal> {
+    let size = pty.size()?;
+    // A name that may not pass becomes the one that every system knows.
+    let term = if pty.term.len() <= 64 { pty.term } else { "dumb".to_owned() };
+    Some(Terminal { term, size })
+}
+
+fn refusal(code: &str, message: &str) -> StartRefused {
+    StartRefused { code: code.to_owned(), message: message.to_owned(), reason: code.to_owned() }
+}
+
+async fn refuse(mut attached: Attached, why: StartRefused) {
+    let StartRefused { code, message, reason } = why;
+    let refused = Frame::Refused(Refused { code, message, reason, request_id: String::new() });
+    let answer = async {
+        attached.writer.send(&refused).await?;
+        attached.writer.close().await
+    };
+    // The server may be gone by now.
+    let _ = timeout(OPENING, answer).await;
+}

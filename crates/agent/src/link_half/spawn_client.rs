@@ -1,0 +1,132 @@
+//! The link half's view of the privileged half: what it may ask for, and the answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::halves::{Channel, ChannelError, MAX_MESSAGE, Start, ToLink, ToSpawn};
+
+use crate::sys;
+
+use super::session::Handle;
+
+/// Why a program was not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartRefused {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) reason: String,
+}
+
+/// Answer to a start.
+pub(crate) type StartAnswer = Result<(crate::halves::Session, Handle), StartRefused>;
+
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    signatures: HashMap<u64, oneshot::Sender<[u8; 64]>>,
+    starts: HashMap<u64, oneshot::Sender<StartAnswer>>,
+}
+
+/// Asks the privileged half.
+pub(crate) struct SpawnClient {
+    channel: AsyncFd<Channel>,
+    waiting: Mutex<Waiting>,
+}
+
+impl SpawnClient {
+    /// Takes the channel over; call inside the runtime.
+    pub(crate) fn new(channel: Channel) -> io::Result<Self> {
+        Ok(Self { channel: sys::watched(channel, Interest::READABLE | Interest::WRITABLE)?, waiting: Mutex::default() })
+    }
+
+    /// Sends a message; waiting here is the back-pressure of the privileged half.
+    pub(crate) async fn send(&self, message: &ToSpawn) -> Result<(), ChannelError> {
+        let bytes = message.encode();
+        if bytes.len() > MAX_MESSAGE {
+            return Err(ChannelError::TooLarge);
+        }
+        self.exchange(Interest::WRITABLE, |channel| channel.send(&bytes, &[])).await
+    }
+
+    /// Receives the next message.
+    pub(crate) async fn receive(&self) -> Result<(ToLink, Vec<OwnedFd>), ChannelError> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let (count, descriptors) = self.exchange(Interest::READABLE, |channel| channel.receive(&mut buffer)).await?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        // A message that cannot be read comes from another version of this program: as bad as none.
+        let message = ToLink::decode(bytes).map_err(|_| ChannelError::Closed)?;
+        Ok((message, descriptors))
+    }
+
+    async fn exchange<T>(
+        &self,
+        interest: Interest,
+        mut act: impl FnMut(&Channel) -> Result<T, ChannelError>,
+    ) -> Result<T, ChannelError> {
+        let result = self.channel.async_io(interest, |channel| match act(channel) {
+            Err(ChannelError::NotReady) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        result.await.map_err(|_| ChannelError::Closed)?
+    }
+
+    /// Has a link request signed.
+    pub(crate) async fn sign(&self, binding: [u8; 32], hello: String) -> Result<[u8; 64], ChannelError> {
+        let (answer, answered) = oneshot::channel();
+        let request = {
+            let mut waiting = self.lock();
+            waiting.last += 1;
+            let request = waiting.last;
+            waiting.signatures.insert(request, answer);
+            request
+        };
+        self.send(&ToSpawn::Sign { request, binding, hello }).await?;
+        answered.await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Has a program started.
+    pub(crate) async fn start(&self, mut start: Start) -> Result<StartAnswer, ChannelError> {
+        let (answer, answered) = oneshot::channel();
+        start.request = {
+            let mut waiting = self.lock();
+            waiting.last += 1;
+            let request = waiting.last;
+            waiting.starts.insert(request, answer);
+            request
+        };
+        let request = start.request;
+        if let Err(error) = self.send(&ToSpawn::Start(start)).await {
+            self.lock().starts.remove(&request);
+            return Err(error);
+        }
+        answered.await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Delivers a signature to whoever waits for it.
+    pub(crate) fn signed(&self, request: u64, signature: [u8; 64]) {
+        let waiting = self.lock().signatures.remove(&request);
+        // Whoever asked may have given up.
+        if let Some(waiter) = waiting {
+            let _ = waiter.send(signature);
+        }
+    }
+
+    /// Delivers the answer to a start to whoever waits for it; without anybody the session stays, unattached.
+    pub(crate) fn started(&self, request: u64, answer: StartAnswer) {
+        let waiting = self.lock().starts.remove(&request);
+        if let Some(waiter) = waiting {
+            drop(waiter.send(answer));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,84 @@
+//! The agent's two halves as real processes against a stand-in for the server that speaks the real link.
+//!
+//! This program is the agent as well: `agent run` and `agent link-half` lead into it, as they do in `munjigi`. Hence a
+//! small runner of its own; it takes a filter like the usual one.
+
+mod agent;
+mod programs;
+mod server;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A test: its name and what it does.
+type Test = (&'static str, fn());
+
+/// Runs an async test on a runtime of its own.
+macro_rules! tests {
+    ($($module:ident :: $name:ident),+ $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), || block_on($module::$name()))),+]
+    };
+}
+
+const TESTS: &[Test] = tests![
+    programs::a_shell_runs_as_its_user_with_nothing_inherited,
+    programs::a_terminal_has_its_size_before_the_first_prompt,
+    programs::output_and_errors_stay_apart_and_the_exit_code_comes_last,
+    programs::a_signal_that_ends_the_program_is_named,
+    programs::signals_reach_the_foreground_program,
+    programs::what_cannot_run_is_reported_as_a_shell_would,
+    programs::the_end_of_input_is_an_end_for_pipes_and_terminals,
+    programs::what_a_session_leaves_behind_ends_with_it,
+    programs::an_ended_session_hangs_up_and_then_kills,
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["agent", "link-half"] => {
+            return agent::as_process(|| munjigi_agent::link_half_main().map(|()| ExitCode::SUCCESS));
+        }
+        ["agent", "run", directory] => {
+            let data_dir = directory.into();
+            return agent::as_process(|| munjigi_agent::run(&munjigi_agent::RunOptions { data_dir }));
+        }
+        _ => {}
+    }
+    let filters: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with('-')).collect();
+    if words.contains(&"--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let chosen: Vec<&Test> =
+        TESTS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f))).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let begun = Instant::now();
+    let mut failed = Vec::new();
+    for (name, test) in &chosen {
+        match catch_unwind(AssertUnwindSafe(test)) {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(_) => {
+                println!("test {name} ... FAILED");
+                failed.push(*name);
+            }
+        }
+    }
+    let (passed, out) = (chosen.len() - failed.len(), TESTS.len() - chosen.len());
+    let word = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; {out} filtered out; finished in {:.2}s\n",
+        failed.len(),
+        begun.elapsed().as_secs_f32()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        // The only limit on time: a hang is a failure, whatever the machine's speed.
+        tokio::time::timeout(std::time::Duration::from_secs(120), test).await.expect("the test hangs");
+    });
+}

@@ -8,9 +8,11 @@ mod judge;
 mod record;
 mod request;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt as _;
 use munjigi_core::audit::AuditRecord;
 use serde_json::Value;
 
@@ -138,7 +140,12 @@ async fn perform<O: Operation>(
         server: server_ref,
         granted,
     };
-    let result = O::run(&authorized, server).await;
+    // A panic is this call's fault alone, and in the trail like any other.
+    let run = AssertUnwindSafe(O::run(&authorized, server)).catch_unwind().await;
+    let result = run.unwrap_or_else(|_| {
+        server.panics.fetch_add(1, Ordering::Relaxed);
+        Err(ApiError::internal(anyhow::anyhow!("{} panicked", O::NAME)))
+    });
     let result = result.and_then(|output| {
         let json = serde_json::to_value(&output).map_err(ApiError::internal)?;
         Ok((output, json))

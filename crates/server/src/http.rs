@@ -157,8 +157,8 @@ async fn connection(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, pass
 }
 
 async fn handshake(front: &Front, mut socket: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
-    // Small answers and keystrokes leave at once. A socket that refuses is about to fail anyway.
-    let _ = socket.set_nodelay(true);
+    // A socket that refuses its options is about to fail anyway.
+    let _ = munjigi_link::dial::tune(&socket);
     let mut first = [0];
     match tokio::time::timeout(FIRST_BYTE_LIMIT, socket.peek(&mut first)).await {
         Ok(Ok(1..)) => {}

@@ -40,7 +40,7 @@ use crate::{Server, audit, clock, revoke, sessions};
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
 /// Setting that holds the port that was picked, as text.
 const PORT: &str = "port";
-/// Setting that is there once the administrator's credentials were written.
+/// Setting that is `1` once the administrator's credentials were written.
 const ADMINISTRATOR: &str = "administrator-made";
 /// Version of the only master key there is; a rotation will add another.
 const MASTER_KEY_VERSION: u32 = 1;
@@ -60,6 +60,7 @@ impl Server {
     /// Starts a server. It serves when this returns.
     pub async fn start(options: ServerOptions) -> anyhow::Result<Running> {
         let now = clock::now();
+        raise_descriptor_limit();
         let config = match &options.config {
             Some(path) => Config::read(path)?,
             None => Config::default(),
@@ -132,6 +133,16 @@ impl Server {
         }
         server.tasks.spawn(revoke::watch(server.clone()));
         Ok(Running::new(server, listener, tls, endpoint, lock))
+    }
+}
+
+/// Lets the process open as many files as the system allows: each link is one.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(cause) = raised {
+        tracing::warn!(%cause, "the limit of open files stays as it is");
     }
 }
 
@@ -241,7 +252,7 @@ fn random_account() -> anyhow::Result<AccountId> {
 
 /// Makes the first administrator and writes its key where only the owner of the directory reads it.
 async fn make_administrator(directory: &Path, store: &Store, config: &Config, now: Timestamp) -> anyhow::Result<()> {
-    if store.setting(ADMINISTRATOR).await?.is_some() {
+    if store.setting(ADMINISTRATOR).await?.is_some_and(|made| made == b"1") {
         return Ok(());
     }
     let made = match store.user("admin").await {
@@ -374,3 +385,6 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     };
     write().with_context(|| format!("failed to write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,7 +217,10 @@ fn node_credentials(header: &http::HeaderValue) -> Option<(NodeId, [u8; 64])> {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod form_tests {
     use super::*;
     use http::HeaderValue;
 

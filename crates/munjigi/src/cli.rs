@@ -28,7 +28,10 @@ pub(crate) struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Up(command::up::Arguments),
+    Down(command::up::DownArguments),
     Server(command::server::Arguments),
+    Agent(command::agent::Arguments),
     Env(command::env::Arguments),
     Ls(command::ls::Arguments),
     Shell(command::shell::Arguments),
@@ -43,13 +46,14 @@ pub(crate) enum Command {
     Explain(command::explain::Arguments),
     User(command::user::Arguments),
     Policy(command::policy::Arguments),
+    Doctor(command::doctor::Arguments),
     Completion(command::completion::Arguments),
 }
 
 impl Command {
     /// Tells whether the exit status belongs to a remote program.
     pub(crate) fn runs_a_session(&self) -> bool {
-        matches!(self, Self::Shell(_) | Self::Run(_) | Self::Attach(_))
+        matches!(self, Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_))
     }
 }
 

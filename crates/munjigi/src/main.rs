@@ -28,16 +28,18 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     log_to_stderr(cli.verbose);
     let own_failure = if cli.command.runs_a_session() { SESSION_FAILED } else { FAILED };
-    ExitCode::from(match command::run(cli.command) {
+    let status = match command::run(cli.command) {
         Ok(Finish::Done) => 0,
         Ok(Finish::Problems) => FAILED,
+        Ok(Finish::Agent(code)) => return code,
         Ok(Finish::Session(outcome)) => session_status(outcome),
         Err(error) if output_was_closed(&error) => OUTPUT_CLOSED,
         Err(error) => {
             say(&format!("{error:#}"));
             own_failure
         }
-    })
+    };
+    ExitCode::from(status)
 }
 
 /// Turns the end of a session into a status, and says on standard error what the status alone does not.

@@ -138,18 +138,24 @@ pub(crate) struct Api {
     context: Context,
     options: DialOptions,
     sender: Option<SendRequest<Full<Bytes>>>,
+    clock_ahead_secs: Option<i64>,
 }
 
 impl Api {
     /// Prepares calls; nothing is dialled yet.
     pub(crate) fn new(context: Context) -> anyhow::Result<Self> {
         let options = super::link::dial_options(&context)?;
-        Ok(Self { context, options, sender: None })
+        Ok(Self { context, options, sender: None, clock_ahead_secs: None })
     }
 
     /// Returns where and as whom it calls.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Returns how far this clock was ahead of the server's at the last answer that told its time, seconds.
+    pub(crate) fn clock_ahead_secs(&self) -> Option<i64> {
+        self.clock_ahead_secs
     }
 
     /// Calls an operation of a JSON service.
@@ -290,6 +296,7 @@ impl Api {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let request_id = header("x-amzn-requestid").to_owned();
         let clock_ahead_secs = clock_ahead(header("date"), clock::now());
+        self.clock_ahead_secs = clock_ahead_secs.or(self.clock_ahead_secs);
         let body = match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => {

@@ -2,11 +2,14 @@
 
 pub(crate) mod api;
 pub(crate) mod api_types;
+pub(crate) mod children;
 pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod credentials;
+pub(crate) mod doctor;
 pub(crate) mod embedded;
 mod escape;
+pub(crate) mod findings;
 pub(crate) mod flow;
 mod link;
 pub(crate) mod playback;

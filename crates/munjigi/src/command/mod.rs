@@ -1,8 +1,10 @@
 //! A file per command: its arguments, its help and its run. Exit statuses are `main`'s business.
 
+pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod completion;
+pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod kill;
@@ -13,11 +15,13 @@ pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod shell;
+pub(crate) mod up;
 pub(crate) mod user;
 pub(crate) mod verify;
 pub(crate) mod watch;
 
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -35,6 +39,8 @@ pub(crate) enum Finish {
     Done,
     /// It did its work and found problems, which it has reported.
     Problems,
+    /// The agent ended.
+    Agent(ExitCode),
     /// A session ended or failed.
     Session(Outcome),
 }
@@ -42,6 +48,9 @@ pub(crate) enum Finish {
 /// Runs a command.
 pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
     match command {
+        Command::Up(arguments) => wait_for(up::run(arguments)),
+        Command::Down(arguments) => wait_for(up::run_down(arguments)),
+        Command::Agent(arguments) => agent::run(arguments),
         Command::Server(arguments) => server::run(arguments),
         Command::Ls(arguments) => wait_for(ls::run(arguments)),
         Command::Shell(arguments) => wait_for(shell::run(arguments)),
@@ -55,6 +64,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Verify(arguments) => wait_for(verify::run(arguments)),
         Command::Explain(arguments) => wait_for(explain::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),
+        Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
         Command::Env(arguments) => env::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Completion(arguments) => completion::run(&arguments),

@@ -8,6 +8,7 @@ use clap::Args;
 use munjigi_server::{Server, ServerOptions};
 
 use super::Finish;
+use crate::client::children::Upbringing;
 
 /// Run the control plane and gateway
 #[derive(Debug, Args)]
@@ -24,9 +25,12 @@ pub(crate) struct Arguments {
     /// Settings file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    upbringing: Upbringing,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+    arguments.upbringing.apply()?;
     let options = ServerOptions { data_dir: arguments.data_dir, listen: arguments.listen, config: arguments.config };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {

@@ -4,6 +4,7 @@
 //! hold the two together.
 
 pub mod bytes;
+pub mod enrol;
 pub mod frame;
 pub mod hello;
 pub mod message;

@@ -3,6 +3,8 @@
 //! An operation knows its input, output, needed permissions and what it does; it knows neither signatures nor
 //! framing, audit or status codes.
 
+#[cfg(test)]
+pub(crate) mod desk;
 pub(crate) mod dispatch;
 pub mod error;
 pub mod iam;
@@ -21,6 +23,7 @@ pub mod table;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod time;
 mod xml;
 

@@ -27,22 +27,9 @@ pub fn judge(
     requirements: Vec<Requirement>,
     request: &RequestMeta,
 ) -> (Vec<Decided>, Result<(), Denial>) {
-    let account = server.deployment.account.as_str();
-    let base = context(principal, account, request);
     let mut decided = Vec::with_capacity(requirements.len());
     for requirement in requirements {
-        let mut asked = policy::Request::new(
-            policy::Principal {
-                kind: principal.kind,
-                arn: principal.arn.to_string(),
-                account: account.to_owned(),
-                source_arn: None,
-                unique_id: principal.unique_id.as_ref().map(ToString::to_string),
-            },
-            requirement.action,
-            requirement.resource.as_str(),
-        );
-        asked.context = base.clone();
+        let mut asked = question(server, principal, requirement.action, &requirement.resource, request);
         for (key, values, kind) in &requirement.context {
             match (kind, values.as_slice()) {
                 (Values::Single, [value]) => asked.context.set(key, value.as_str()),
@@ -60,6 +47,27 @@ pub fn judge(
         }
     }
     (decided, Ok(()))
+}
+
+/// Builds the question whether a principal may do something, in the context of a request.
+pub(crate) fn question(
+    server: &Server,
+    principal: &Principal,
+    action: &str,
+    resource: &str,
+    request: &RequestMeta,
+) -> policy::Request {
+    let account = server.deployment.account.as_str();
+    let asker = policy::Principal {
+        kind: principal.kind,
+        arn: principal.arn.to_string(),
+        account: account.to_owned(),
+        source_arn: None,
+        unique_id: principal.unique_id.as_ref().map(ToString::to_string),
+    };
+    let mut asked = policy::Request::new(asker, action, resource);
+    asked.context = context(principal, account, request);
+    asked
 }
 
 /// Decides whether an operation may run for a caller.

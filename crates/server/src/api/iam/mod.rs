@@ -57,6 +57,8 @@ mod simulate_principal_policy;
 mod simulation;
 mod tag_policy;
 mod tag_user;
+#[cfg(test)]
+mod tests;
 mod untag_policy;
 mod untag_user;
 mod update_access_key;

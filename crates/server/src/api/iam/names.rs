@@ -1,33 +1,8 @@
 //! The texts of IAM, parsed once where they enter: names, paths, documents, markers (botocore's IAM model).
 
-use std::ops::Deref;
-
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// Declares a text with a rule: reads, writes and derefs as text.
-macro_rules! checked_text {
-    ($($(#[$meta:meta])* $name:ident: $rule:expr, $expected:literal;)*) => {$(
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
-
-        impl Deref for $name {
-            type Target = str;
-            fn deref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let rule: fn(&str) -> bool = $rule;
-                if rule(&text) { Ok(Self(text)) } else { Err(de::Error::custom($expected)) }
-            }
-        }
-    )*};
-}
+use crate::api::text::checked_text;
 
 checked_text! {
     /// The name of a new user.

@@ -9,7 +9,7 @@ use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::ring::Ring;
+use crate::ring::{MAX_CHUNK, Ring};
 use crate::sys;
 
 /// Where output comes from.
@@ -93,10 +93,11 @@ impl Program {
 
     /// Reads once from an output straight into the ring.
     pub(crate) fn read(&mut self, index: usize, ring: &mut Ring) -> Read {
+        let most = self.most();
         let Some(output) = self.outputs.get_mut(index).filter(|output| output.open) else { return Read::Ended };
         let stream = output.stream;
         let result = output.fd.try_io(Interest::READABLE, |fd| {
-            match ring.fill(stream, |place| nix::unistd::read(fd, place)) {
+            match ring.fill(stream, most, |place| nix::unistd::read(fd, place)) {
                 None => Ok(Read::NoRoom),
                 // EIO: the last process with the terminal open is gone (or it was hung up); that is its end of file.
                 Some(Ok(0) | Err(Errno::EIO)) => Ok(Read::Ended),
@@ -121,11 +122,12 @@ impl Program {
 
     /// After the program's end: reads what can be read without waiting. Returns whether that was all.
     pub(crate) fn read_rest(&mut self, ring: &mut Ring) -> bool {
+        let most = self.most();
         for index in 0..self.outputs.len() {
             while let Some(output) = self.outputs.get_mut(index).filter(|output| output.open) {
                 let stream = output.stream;
                 // Readiness may not have been told yet, so the descriptor itself is asked.
-                match ring.fill(stream, |place| nix::unistd::read(output.fd.get_ref(), place)) {
+                match ring.fill(stream, most, |place| nix::unistd::read(output.fd.get_ref(), place)) {
                     None => return false,
                     Some(Ok(count)) if count > 0 => {}
                     Some(Err(Errno::EINTR)) => {}
@@ -189,6 +191,11 @@ impl Program {
             // The terminal may just have been hung up.
             let _ = sys::set_terminal_size(input.get_ref(), size);
         }
+    }
+
+    /// Most bytes of one read: a terminal never gives more than a page at once (n_tty's buffer).
+    fn most(&self) -> usize {
+        if self.terminal { 4096 } else { MAX_CHUNK }
     }
 
     /// Tells whether the program has a terminal.

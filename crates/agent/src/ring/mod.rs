@@ -2,13 +2,18 @@
 //!
 //! It is shared memory of the session, kept by the privileged half and used by the link half, which reads the
 //! program's output straight into it. When the link half dies, the next one goes on from the ring, so nothing is lost
-//! or doubled. (What a read took from the program and was not yet published, a window of a few instructions, is the
-//! exception; the kernel offers no way to take and publish in one step.)
+//! or doubled.
+//!
+//! A kill may also come inside the read, when the program's bytes are taken and not yet published. So the place is
+//! blanked with a byte that no UTF-8 text contains before each read, and what differs from it belongs to the read that
+//! was interrupted ([`Ring::open`] publishes it). Only binary output that ends in that very byte just then can be cut.
 //!
 //! Layout, numbers of 64 bits in the machine's own order:
 //! ```text
 //! 0        magic
 //! 8        turn: the state is record `turn % 2`
+//! 16       turn in which the last read began; as long as it is `turn`, that read was not published
+//! 24       stream (upper half) and room in bytes (lower half) of that read
 //! 64, 128  two state records: head, tail, wrap, output_head, output_tail, input_received
 //! 4096     data, CAPACITY bytes: chunks of length (u32), stream (u8), 3 zero bytes, bytes; padded to 8
 //! ```
@@ -23,6 +28,7 @@ mod map;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use munjigi_core::session::OutputStream;
@@ -34,6 +40,10 @@ pub(crate) const CAPACITY: usize = 1024 * 1024;
 const HEADER: usize = 4096;
 const MAGIC: u64 = u64::from_ne_bytes(*b"mjring01");
 const TURN: usize = 8;
+const READ_TURN: usize = 16;
+const READ_KIND: usize = 24;
+/// What the place of a read holds before it.
+const BLANK: u8 = 0xff;
 const RECORDS: [usize; 2] = [64, 128];
 const CHUNK_HEAD: usize = 8;
 /// Most bytes of one chunk: what one frame carries.
@@ -102,6 +112,8 @@ pub(crate) struct Ring {
     turn: u64,
     /// Counts how often the ring ran empty or its tail went back, after which positions mean something else.
     generation: u64,
+    /// Positions that are known to hold [`BLANK`].
+    blank: Range<usize>,
     /// Highest position used since pages were last given back.
     high_water: usize,
 }
@@ -131,9 +143,26 @@ impl Ring {
             output_tail: map.load(at + 32),
             input_received: map.load(at + 40),
         };
-        let ring = Self { map, state, turn, generation: 0, high_water: CAPACITY };
+        let mut ring = Self { map, state, turn, generation: 0, blank: 0..0, high_water: CAPACITY };
         ring.check()?;
+        ring.recover();
         Ok(ring)
+    }
+
+    /// Publishes what an interrupted read left.
+    fn recover(&mut self) {
+        if self.map.load(READ_TURN) != self.turn {
+            return;
+        }
+        let kind = self.map.load(READ_KIND);
+        let stream = u8::try_from(kind >> 32).ok().and_then(OutputStream::from_byte);
+        let (Some(stream), Some((position, room))) = (stream, self.room()) else { return };
+        let room = room.min(usize::try_from(kind & 0xffff_ffff).unwrap_or(0));
+        let place = self.map.bytes(HEADER + position + CHUNK_HEAD, room).unwrap_or_default();
+        let count = place.iter().rposition(|byte| *byte != BLANK).map_or(0, |last| last + 1);
+        if count > 0 {
+            self.publish_chunk(position, stream, count);
+        }
     }
 
     fn check(&self) -> Result<(), RingError> {
@@ -258,33 +287,56 @@ impl Ring {
         (room >= LEAST_ROOM).then_some((position, room.min(MAX_CHUNK)))
     }
 
-    /// Fills one chunk: `read` writes into the given bytes and returns how many. Zero bytes publish nothing. When the
-    /// ring is full, `read` is not called and the answer is `None`.
+    /// Fills one chunk of at most `most` bytes: `read` writes into the given bytes and returns how many. Zero bytes
+    /// publish nothing. When the ring is full, `read` is not called and the answer is `None`.
     pub(crate) fn fill<E>(
         &mut self,
         stream: OutputStream,
+        most: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Option<Result<usize, E>> {
         let (position, room) = self.room()?;
-        let place = self.map.bytes_mut(HEADER + position + CHUNK_HEAD, room)?;
+        let room = room.min(most);
+        let start = position + CHUNK_HEAD;
+        self.make_blank(start..start + room);
+        self.map.store(READ_KIND, (u64::from(stream.to_byte()) << 32) | room as u64);
+        self.map.store(READ_TURN, self.turn);
+        let place = self.map.bytes_mut(HEADER + start, room)?;
         let count = match read(place) {
             Ok(count) => count.min(room),
             Err(error) => return Some(Err(error)),
         };
-        if count == 0 {
-            return Some(Ok(0));
+        if count > 0 {
+            self.publish_chunk(position, stream, count);
         }
+        Some(Ok(count))
+    }
+
+    /// Blanks a place for a read. What an earlier read left untouched is blank already, so each byte is blanked once.
+    fn make_blank(&mut self, wanted: Range<usize>) {
+        let from = if self.blank.contains(&wanted.start) { self.blank.end.min(wanted.end) } else { wanted.start };
+        if let Some(bytes) = self.map.bytes_mut(HEADER + from, wanted.end - from) {
+            bytes.fill(BLANK);
+        }
+        self.blank = wanted.start..wanted.end.max(if from == wanted.start { 0 } else { self.blank.end });
+    }
+
+    fn publish_chunk(&mut self, position: usize, stream: OutputStream, count: usize) {
         let [a, b, c, d] = u32::try_from(count).unwrap_or(0).to_ne_bytes();
         let head = [a, b, c, d, stream.to_byte(), 0, 0, 0];
-        self.map.bytes_mut(HEADER + position, CHUNK_HEAD)?.copy_from_slice(&head);
+        if let Some(place) = self.map.bytes_mut(HEADER + position, CHUNK_HEAD) {
+            place.copy_from_slice(&head);
+        }
+        let behind = position + CHUNK_HEAD + padded(count);
+        // The next chunk's head is not blank; its bytes begin behind it.
+        self.blank.start = self.blank.start.max(behind);
         let mut state = self.state;
         if position != state.head {
             state.wrap = state.head;
         }
-        state.head = position + CHUNK_HEAD + padded(count);
+        state.head = behind;
         state.output_head = state.output_head.saturating_add(count as u64);
         self.publish(state);
-        Some(Ok(count))
     }
 
     /// Returns the place of an output offset that the ring still holds (or the very end), for reading from there.
@@ -344,6 +396,8 @@ impl Ring {
         if empty && self.high_water > KEEP {
             self.map.release_from(HEADER + KEEP);
             self.high_water = 0;
+            // Pages given back read as zero.
+            self.blank = 0..0;
         }
     }
 }

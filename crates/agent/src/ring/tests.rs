@@ -13,7 +13,7 @@ fn xorshift(mut state: u64) -> impl FnMut() -> u64 {
 }
 
 fn put(ring: &mut Ring, stream: OutputStream, data: &[u8]) -> Option<usize> {
-    ring.fill(stream, |place| {
+    ring.fill(stream, MAX_CHUNK, |place| {
         let count = data.len().min(place.len());
         place[..count].copy_from_slice(&data[..count]);
         Ok::<_, Infallible>(count)
@@ -42,11 +42,11 @@ fn random_operations_agree_with_a_queue_and_survive_a_change_of_owner_at_any_tim
     for step in 0..60_000_u32 {
         match next() % 16 {
             // Phases of mostly writing alternate with phases of mostly reading, so that the ring fills and empties.
-            0..=8 if (step / 500) % 2 == 0 || next() % 4 == 0 => {
-                let length = if next() % 3 == 0 { next() % 40_000 } else { next() % 300 } as usize;
+            0..=8 if (step / 500) % 2 == 0 || next().is_multiple_of(4) => {
+                let length = if next().is_multiple_of(3) { next() % 40_000 } else { next() % 300 } as usize;
                 let byte = next() as u8;
                 let data = vec![byte; length];
-                let stream = if next() % 2 == 0 { OutputStream::Stdout } else { OutputStream::Stderr };
+                let stream = if next().is_multiple_of(2) { OutputStream::Stdout } else { OutputStream::Stderr };
                 match put(&mut ring, stream, &data) {
                     None => full += 1,
                     Some(0) => assert_eq!(length, 0),
@@ -102,6 +102,47 @@ fn random_operations_agree_with_a_queue_and_survive_a_change_of_owner_at_any_tim
 }
 
 #[test]
+fn a_read_that_was_cut_off_by_a_kill_is_published_by_the_next_owner() {
+    let fd = Ring::create().unwrap();
+    let mut next = xorshift(0x5555_aaaa_1234_4321);
+    let mut expected = Vec::new();
+    for round in 0..3000_u32 {
+        let mut ring = Ring::open(&fd).unwrap();
+        assert_eq!(ring.output_head(), expected.len() as u64, "round {round}");
+        let chunk: Vec<u8> = (0..next() % 5000).map(|_| (next() % 0xff) as u8).collect();
+        // Some reads complete, some bring nothing; the last one fills the place and never returns.
+        for _ in 0..next() % 3 {
+            let full = put(&mut ring, OutputStream::Stdout, &chunk).unwrap();
+            expected.extend_from_slice(&chunk[..full]);
+        }
+        put(&mut ring, OutputStream::Stdout, b"").unwrap();
+        let filled = ring.fill(OutputStream::Stderr, MAX_CHUNK, |place| {
+            place[..chunk.len()].copy_from_slice(&chunk);
+            Err::<usize, ()>(())
+        });
+        assert_eq!(filled, Some(Err(())));
+        expected.extend_from_slice(&chunk);
+        if round % 5 == 0 {
+            // The kill may come later too: nothing is then in flight.
+            drop(ring);
+            ring = Ring::open(&fd).unwrap();
+            ring.add_input(1);
+        }
+        drop(ring);
+        let mut ring = Ring::open(&fd).unwrap();
+        if let Some((offset, stream, last)) = all(&ring).pop().filter(|_| !chunk.is_empty()) {
+            assert_eq!((stream, &last), (OutputStream::Stderr, &chunk));
+            assert_eq!(offset + last.len() as u64, expected.len() as u64);
+        }
+        if next().is_multiple_of(4) {
+            ring.forget_before(next() % (expected.len() as u64 + 1));
+        } else if ring.output_head() - ring.output_tail() > 900_000 {
+            ring.forget_before(ring.output_head());
+        }
+    }
+}
+
+#[test]
 fn reading_can_begin_at_any_byte_that_is_held() {
     let fd = Ring::create().unwrap();
     let mut ring = Ring::open(&fd).unwrap();
@@ -152,7 +193,7 @@ fn a_damaged_ring_is_refused_or_harmless_whatever_is_in_it() {
         let places = [0..24, 64..112, 128..176, HEADER..HEADER + 400];
         let place = places[next() as usize % 4].clone();
         let at = place.start + next() as usize % place.len();
-        let byte = [if next() % 2 == 0 { next() as u8 } else { good[at] ^ (1 << (next() % 8)) }];
+        let byte = [if next().is_multiple_of(2) { next() as u8 } else { good[at] ^ (1 << (next() % 8)) }];
         nix::sys::uio::pwrite(&fd, &byte, at as i64).unwrap();
         match Ring::open(&fd) {
             Ok(ring) => assert!(all(&ring).len() <= CAPACITY / 8),

@@ -93,7 +93,7 @@ pub(crate) struct Child {
     pub(crate) limits: Vec<(u32, u64, u64)>,
     /// File mode mask.
     pub(crate) umask: u32,
-    /// Signal that the kernel sends it when the parent dies (T-79).
+    /// Signal that the kernel sends it when the parent dies (T-79); 0 for none.
     pub(crate) death_signal: i32,
 }
 

@@ -67,8 +67,9 @@ impl LinkProcess {
             directories: vec![c"/".to_owned()],
             limits: Vec::new(),
             umask: 0o077,
-            // It ends by itself when the channel closes, and uses the moment to report what became of its sessions.
-            death_signal: libc::SIGTERM,
+            // None: when the channel closes it ends by itself, after it has reported what became of its sessions. The
+            // keeper ends one that does not.
+            death_signal: 0,
         })
         .context("failed to start the link half")?;
         Ok(Self { pid, channel, waiting: VecDeque::new(), started: now })

@@ -42,7 +42,7 @@ use crate::config::{self, Config};
 use crate::halves::{Configure, Start, ToLink, ToSpawn};
 use crate::identity::{DataDir, Identity};
 use crate::lock;
-use crate::ring::Ring;
+use crate::ring::{MAX_CHUNK, Ring};
 use crate::sys;
 
 pub(crate) use account::only_user;
@@ -553,7 +553,7 @@ fn print_into(ring: &OwnedFd, stream: OutputStream, text: &str) -> anyhow::Resul
     let mut ring = Ring::open(ring)?;
     // A terminal's line end; pipes take the bytes as they are.
     let text = if stream == OutputStream::Stdout { text.replace('\n', "\r\n") } else { text.to_owned() };
-    let put = ring.fill(stream, |place| {
+    let put = ring.fill(stream, MAX_CHUNK, |place| {
         let count = text.len().min(place.len());
         if let (Some(to), Some(from)) = (place.get_mut(..count), text.as_bytes().get(..count)) {
             to.copy_from_slice(from);

@@ -3,9 +3,23 @@
 //! This program is the agent as well: `agent run` and `agent link-half` lead into it, as they do in `munjigi`. Hence a
 //! small runner of its own; it takes a filter like the usual one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says what failed by panicking, and its runner prints"
+)]
+
 mod agent;
+mod dying;
+mod grants;
+mod identity;
 mod programs;
 mod server;
+mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -31,6 +45,17 @@ const TESTS: &[Test] = tests![
     programs::the_end_of_input_is_an_end_for_pipes_and_terminals,
     programs::what_a_session_leaves_behind_ends_with_it,
     programs::an_ended_session_hangs_up_and_then_kills,
+    grants::a_grant_that_is_not_exactly_right_starts_nothing,
+    grants::accounts_that_may_not_log_in_start_nothing,
+    streams::output_beyond_the_ring_stops_the_program_and_loses_nothing,
+    streams::both_ways_full_at_once_stall_nothing,
+    streams::a_broken_link_loses_and_doubles_nothing,
+    dying::a_killed_link_half_loses_and_doubles_nothing,
+    dying::a_killed_privileged_half_takes_its_shells_along,
+    dying::a_killed_keeper_takes_its_shells_along,
+    dying::a_stopped_agent_ends_its_sessions_and_says_zero,
+    dying::nothing_listens_and_the_link_half_can_start_nothing,
+    identity::joining_running_and_leaving,
 ];
 
 fn main() -> ExitCode {

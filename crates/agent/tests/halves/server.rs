@@ -342,6 +342,15 @@ impl Session {
         }
     }
 
+    /// Sends again what the agent has not taken: the key at each offset is known.
+    pub(crate) async fn resend(&mut self, key: impl Fn(u64) -> u8) {
+        let data: Vec<u8> = (self.input_acked..self.sent).map(key).collect();
+        if !data.is_empty() {
+            let frame = Frame::Input { offset: self.input_acked, data: data.into() };
+            self.writer.send(&frame).await.unwrap();
+        }
+    }
+
     pub(crate) async fn end_input(&mut self) {
         self.writer.send(&Frame::InputEnd { offset: self.sent }).await.unwrap();
     }

@@ -7,6 +7,8 @@ pub(crate) mod failures;
 mod judge;
 mod record;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

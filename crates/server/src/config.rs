@@ -291,7 +291,7 @@ mod tests {
             ("region = \"a\"\nregion = \"b\"", "line 2", "duplicate key"),
             ("region = \"Seoul 1\"", "line 1", "lower-case"),
             ("account = \"12\"", "line 1", "twelve decimal digits"),
-            ("[session]\nidle_timeout_seconds = 5", "line 2", "between 60 and 86400"),
+            ("[session]\nidle_timeout_seconds = 0", "line 2", "between 1 and 86400"),
             ("[session]\nidle_timeout_seconds = -5", "line 2", "invalid value"),
             ("[limits]\nrequests = \"many\"", "line 2", "invalid type"),
             ("trusted_proxies = [\"10.0.0.0/99\"]", "line 1", "no network"),

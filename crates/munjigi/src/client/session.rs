@@ -3,7 +3,6 @@
 //! One loop, one [`Event`]. What must survive a broken link is in `flow`; what is on the screen and on the keyboard is in
 //! `stdio` and `terminal`. Nothing of ours goes to standard output.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -334,11 +333,7 @@ impl Client {
                 command: command.clone(),
                 os_user: os_user.clone(),
                 pty: self.pty(),
-                environment: if self.face == Face::Pipes && command.is_empty() {
-                    BTreeMap::new()
-                } else {
-                    terminal::environment()
-                },
+                environment: terminal::environment(),
                 client_token: self.token.clone(),
             }),
             (None, Start::Attach { session_id, from_start }) => Wish::Attach(AttachSession {

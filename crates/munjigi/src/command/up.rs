@@ -14,7 +14,7 @@ use munjigi_core::secret::Secret;
 
 use super::shell::SessionOptions;
 use super::{Finish, note};
-use crate::client::api::{Api, CallContext as _, JsonService};
+use crate::client::api::{Api, CallContext as _, JsonService, QueryService};
 use crate::client::api_types::{ACTIVATION_LIFE, Activation, CreateActivation};
 use crate::client::children::{Helper, Life, end_process};
 use crate::client::clock;
@@ -28,6 +28,11 @@ const AGENT_DIR: &str = "agent";
 const SERVER_PID: &str = "server.pid";
 const SERVER_LOG: &str = "server.log";
 const AGENT_LOG: &str = "agent.log";
+
+/// The user whose key a new server writes into `admin.credentials`.
+const ADMINISTRATOR: &str = "admin";
+/// Tag of a user that names the OS user of its sessions.
+const RUN_AS_TAG: &str = "SSMSessionRunAs";
 
 /// Start server and agent on this machine, then a recorded shell (or command) on it
 #[derive(Debug, Args)]
@@ -229,6 +234,9 @@ async fn enrol(agent_dir: &Path, context: &Context) -> anyhow::Result<String> {
         replace: true,
     };
     let joined = munjigi_agent::join(&options).await.context("cannot enrol this machine")?;
+    // So that `munjigi shell` needs no --user afterwards: the administrator of this server is whoever runs it.
+    let tag = [("UserName", ADMINISTRATOR), ("Tags.member.1.Key", RUN_AS_TAG), ("Tags.member.1.Value", &own_user()?)];
+    api.query(QueryService::Iam, "TagUser", &tag).await.doing(context, "cannot name the administrator's OS user")?;
     Ok(joined.node_id.to_string())
 }
 

@@ -116,7 +116,7 @@ impl StartSessionInput {
     fn action(&self) -> Result<(SessionKind, Vec<String>, bool), ApiError> {
         if let Some(native) = &self.native {
             let kind = if native.command.is_empty() { SessionKind::Shell } else { SessionKind::Command };
-            return Ok((kind, native.command.clone(), native.terminal.is_some() || kind == SessionKind::Shell));
+            return Ok((kind, native.command.clone(), native.terminal.is_some()));
         }
         let known = |name: &str| self.document_name.as_deref() == Some(name);
         if self.document_name.is_none() || known(DEFAULT_DOCUMENT) {

@@ -168,3 +168,13 @@ pub(crate) fn refusal_in(error: &FramedError) -> Option<Refusal> {
         _ => None,
     }
 }
+
+/// Says in the fewest words why a stream ended.
+pub(crate) fn why(error: &FramedError) -> String {
+    if let FramedError::Io(io) = error
+        && let Some(LinkError::Ended(reason)) = LinkError::of(io)
+    {
+        return reason.to_string();
+    }
+    error.to_string()
+}

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::escape::{self, EscapeDetector, Typed};
 use super::flow::{FlowError, InputBuffer, OutputCursor};
-use super::road::{Dialer, Road, RoadEvent, Way, refusal_in};
+use super::road::{Dialer, Road, RoadEvent, Way, refusal_in, why};
 use super::signals::{Came, Signals};
 use super::stdio::{Screen, ScreenError, Source};
 use super::terminal::{self, RawMode};
@@ -361,7 +361,7 @@ impl Client {
                 if let Some(refusal) = refusal_in(&error) {
                     return self.link_refused(&refusal);
                 }
-                return self.link_broke(error.to_string());
+                return self.link_broke(why(&error));
             }
         };
         match frame {
@@ -441,7 +441,7 @@ impl Client {
             Ok(()) => Next::Continue,
             // The reading side knows the reason better, and learns of it now.
             Err(error) if refusal_in(&error).is_some() => self.frame_came(Err(error)),
-            Err(error) => self.link_broke(error.to_string()),
+            Err(error) => self.link_broke(why(&error)),
         }
     }
 

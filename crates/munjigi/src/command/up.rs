@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -33,6 +34,9 @@ const AGENT_LOG: &str = "agent.log";
 const ADMINISTRATOR: &str = "admin";
 /// Tag of a user that names the OS user of its sessions.
 const RUN_AS_TAG: &str = "SSMSessionRunAs";
+
+/// How long an agent that runs already may take to reach the server.
+const ONLINE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Start server and agent on this machine, then a recorded shell (or command) on it
 #[derive(Debug, Args)]
@@ -188,14 +192,12 @@ async fn start_agent(
     let agent_dir = data_dir.join(AGENT_DIR);
     let known = agent_dir.join("agent.json").exists().then(|| munjigi_agent::status(&agent_dir)).transpose()?;
     let same_server = known.as_ref().is_some_and(|known| known.server == context.endpoint_text());
-    if let Some(known) = known.as_ref().filter(|_| same_server)
-        && known.process_id.is_some()
-    {
-        return Ok((None, known.node_id.to_string()));
-    }
-    if let Some(known) = known.as_ref().and_then(|known| known.process_id) {
-        // An agent of the server's former address; it would dial in vain for ever.
-        end_process("agent", i32::try_from(known)?).await?;
+    if let Some(process) = known.as_ref().and_then(|known| known.process_id) {
+        if same_server && let Some(node_id) = online(&agent_dir).await? {
+            return Ok((None, node_id));
+        }
+        // It dials a former address of the server in vain, or is just ending.
+        end_process("agent", i32::try_from(process)?).await?;
     }
     let node_id = match known.filter(|_| same_server) {
         Some(known) => known.node_id.to_string(),
@@ -208,6 +210,23 @@ async fn start_agent(
     let arguments = ["agent".as_ref(), "run".as_ref(), "--data-dir".as_ref(), agent_dir.as_os_str()];
     let agent = Helper::start("agent", &arguments, life, &data_dir.join(AGENT_LOG), "online ").await?;
     Ok((Some(agent), node_id))
+}
+
+/// Waits until the agent that runs has its link, for as long as its process lives. Returns the node's id.
+async fn online(agent_dir: &Path) -> anyhow::Result<Option<String>> {
+    let connected = async {
+        loop {
+            let status = munjigi_agent::status(agent_dir)?;
+            if status.process_id.is_none() {
+                return Ok(None);
+            }
+            if status.online {
+                return Ok(Some(status.node_id.to_string()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(ONLINE_LIMIT, connected).await.unwrap_or(Ok(None))
 }
 
 /// Enrols this machine with an activation made for it alone; its code stays in this process.

@@ -16,7 +16,7 @@ use crate::cli::Where;
 use crate::client::api::{Api, refusal_text};
 use crate::client::context::Context;
 use crate::client::flow::OutputCursor;
-use crate::client::road::{Dialer, Road, RoadEvent, refusal_in};
+use crate::client::road::{Dialer, Road, RoadEvent, refusal_in, why};
 use crate::client::sanitize::Sanitizer;
 use crate::client::signals::Signals;
 use crate::client::stdio::Screen;
@@ -126,7 +126,7 @@ impl Watcher {
             RoadEvent::Frame(Ok(None)) => self.lost("the server closed the stream")?,
             RoadEvent::Frame(Err(error)) | RoadEvent::Sent(Err(error)) => match refusal_in(&error) {
                 Some(refusal) => bail!("{}", refusal_text(&refusal.code, &refusal.message)),
-                None => self.lost(&error.to_string())?,
+                None => self.lost(&why(&error))?,
             },
             RoadEvent::Sent(Ok(())) => {}
             RoadEvent::PauseOver => self.road = self.dialer.dial(self.lost_since.map(|since| since.elapsed())),

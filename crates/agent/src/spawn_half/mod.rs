@@ -11,6 +11,7 @@
 mod account;
 mod child;
 mod link_process;
+mod login_records;
 mod processes;
 mod program;
 mod session;
@@ -440,7 +441,7 @@ impl SpawnHalf {
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
         };
         match program::start(&wish, &self.surroundings) {
-            Ok(running) => Ok(Session::running(grant.session, account.name, ring, running, processes)),
+            Ok(running) => Ok(Session::running(grant.session, &account, ring, running, processes)),
             Err(error) => {
                 processes.remove();
                 let (code, text) =

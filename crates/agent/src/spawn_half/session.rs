@@ -9,6 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::{Pid, getsid, tcgetpgrp};
 
+use super::account::Account;
+use super::login_records::{self, LoginRecord};
 use super::processes::Processes;
 use super::program::Held;
 use crate::halves;
@@ -38,6 +40,8 @@ pub(crate) struct Session {
     /// Our side of the terminal or pipes; `None` when the program never ran.
     pub(crate) held: Option<Held>,
     pub(crate) processes: Processes,
+    /// Its entry among those who are logged in.
+    login: Option<LoginRecord>,
     /// The program while it is not reaped; its id cannot be reused until then.
     leader: Option<Pid>,
     /// How it ended, not yet said because others may still write.
@@ -56,17 +60,23 @@ impl Session {
     /// Builds the session of a program that runs.
     pub(crate) fn running(
         id: SessionId,
-        os_user: String,
+        account: &Account,
         ring: OwnedFd,
         (leader, held): (Pid, Held),
         mut processes: Processes,
     ) -> Self {
         processes.started(leader);
+        let process_id = leader.as_raw().cast_unsigned();
+        let login = match &held {
+            Held::Terminal(master) => login_records::begin(account, process_id, master),
+            Held::Pipes { .. } => None,
+        };
         Self {
-            process_id: leader.as_raw().cast_unsigned(),
+            process_id,
             leader: Some(leader),
             held: Some(held),
-            ..Self::stillborn(id, os_user, ring, processes)
+            login,
+            ..Self::stillborn(id, account.name.clone(), ring, processes)
         }
     }
 
@@ -84,6 +94,7 @@ impl Session {
             ring,
             held: None,
             processes,
+            login: None,
             leader: None,
             lingering: None,
             exited: None,
@@ -126,6 +137,9 @@ impl Session {
     /// Takes note that the program was reaped.
     pub(crate) fn reaped(&mut self, status: ExitStatus, now: Instant) {
         self.leader = None;
+        if let Some(login) = self.login.take() {
+            login.end();
+        }
         let exited = Exited { status, detail: std::mem::take(&mut self.detail) };
         self.lingering = Some((now + LINGER, exited));
     }

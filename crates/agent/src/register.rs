@@ -11,7 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::NodeId;
 use munjigi_core::secret::Secret;
+use munjigi_core::time::Timestamp;
 use munjigi_core::trust::{KeyId, TrustBundle};
+use munjigi_core::wire::enrol::{leave_message, register_message};
 use munjigi_link::tls::PinnedRoots;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -21,10 +23,6 @@ use crate::identity::{DataDir, Identity, new_node_key};
 use crate::spawn_half::{STATE_FILE, State};
 use crate::{call, clock, config, inventory, lock};
 
-/// Keeps a registration's signature from passing for one of another purpose (T-21).
-const REGISTER_CONTEXT: &[u8] = b"munjigi register node v1\0";
-/// The same for a farewell.
-const LEAVE_CONTEXT: &[u8] = b"munjigi leave node v1\0";
 /// Longest node name in bytes.
 const MAX_NAME: usize = 128;
 /// Most tags of a node, as in the AWS API.
@@ -38,7 +36,7 @@ pub struct JoinOptions {
     pub server: String,
     /// PEM file with the server's roots; the only ones believed (T-29).
     pub ca_file: PathBuf,
-    /// Name to be found by; the host's own without.
+    /// Name to be found by; without one that of the activation, or the host's.
     pub name: Option<String>,
     /// Tags of the node.
     pub tags: Vec<(String, String)>,
@@ -95,7 +93,9 @@ struct RegisterNode<'a> {
     activation_code: &'a str,
     public_key: String,
     public_key_signature: String,
-    name: &'a str,
+    /// Absent: the server takes the activation's name for its nodes or the host's, and makes it unique.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     tags: Vec<Tag<'a>>,
     hostname: String,
     platform_name: String,
@@ -129,7 +129,7 @@ struct Registered {
 #[serde(rename_all = "PascalCase")]
 struct LeaveNode<'a> {
     node_id: &'a NodeId,
-    timestamp: i64,
+    timestamp: Timestamp,
     signature: String,
 }
 
@@ -148,8 +148,7 @@ pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     if let Some(process) = lock::holder(&data)? {
         bail!("an agent runs with this data directory (process {process}); stop it first");
     }
-    let name = options.name.clone().unwrap_or_else(inventory::hostname);
-    check_words(&name, &options.tags)?;
+    check_words(options.name.as_deref(), &options.tags)?;
     let server: Url =
         options.server.parse().context("the server's address is no URL; it looks like https://host:8443")?;
     let ca = std::fs::read(&options.ca_file)
@@ -160,7 +159,7 @@ pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     let roots = PinnedRoots::from_pem(&ca)?;
     let ca_fingerprints = roots.fingerprints();
     let (key, pkcs8) = new_node_key()?;
-    let request = register_request(options, &name, &key);
+    let request = register_request(options, &key);
     let answer: Registered = call::unsigned(&server, roots, "Munjigi.RegisterNode", &request).await?;
     if answer.node_id != NodeId::from_public_key(key.public_key().as_ref()) {
         bail!("the server gave an id that does not belong to this node's key; it is no server of ours");
@@ -188,16 +187,16 @@ pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     Ok(Joined { node_id: identity.node_id, name: identity.name, ca_fingerprints, root_fingerprint })
 }
 
-fn register_request<'a>(options: &'a JoinOptions, name: &'a str, key: &Ed25519KeyPair) -> RegisterNode<'a> {
+fn register_request<'a>(options: &'a JoinOptions, key: &Ed25519KeyPair) -> RegisterNode<'a> {
     // Proves possession of the private key, for this activation only.
-    let proof = [REGISTER_CONTEXT, options.activation_id.as_bytes()].concat();
+    let proof = register_message(&options.activation_id);
     let platform = inventory::platform();
     RegisterNode {
         activation_id: &options.activation_id,
         activation_code: options.activation_code.expose(),
         public_key: STANDARD.encode(key.public_key().as_ref()),
         public_key_signature: STANDARD.encode(key.sign(&proof).as_ref()),
-        name,
+        name: options.name.as_deref(),
         tags: options.tags.iter().map(|(key, value)| Tag { key, value }).collect(),
         hostname: inventory::hostname(),
         platform_name: platform.os_name,
@@ -208,8 +207,8 @@ fn register_request<'a>(options: &'a JoinOptions, name: &'a str, key: &Ed25519Ke
     }
 }
 
-fn check_words(name: &str, tags: &[(String, String)]) -> anyhow::Result<()> {
-    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+fn check_words(name: Option<&str>, tags: &[(String, String)]) -> anyhow::Result<()> {
+    if name.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control)) {
         bail!("the node's name must have 1 to {MAX_NAME} bytes and no control characters; give one with `--name`");
     }
     if tags.len() > MAX_TAGS {
@@ -285,7 +284,7 @@ pub async fn leave(data_dir: &std::path::Path, forget: bool) -> anyhow::Result<N
 async fn say_goodbye(data: &DataDir, identity: &Identity) -> anyhow::Result<()> {
     let key = data.node_key()?;
     identity.check_key(&key)?;
-    let timestamp = clock::now().0;
+    let timestamp = clock::now();
     let message = leave_message(&identity.node_id, timestamp);
     let signature = STANDARD.encode(key.sign(&message).as_ref());
     let request = LeaveNode { node_id: &identity.node_id, timestamp, signature };
@@ -295,11 +294,6 @@ async fn say_goodbye(data: &DataDir, identity: &Identity) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Returns what a node signs to leave: context, its id, and the time in microseconds, big-endian.
-fn leave_message(node: &NodeId, timestamp: i64) -> Vec<u8> {
-    [LEAVE_CONTEXT, node.as_str().as_bytes(), b"\0", &timestamp.to_be_bytes()].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +301,7 @@ mod tests {
     #[test]
     fn names_and_tags_are_checked_before_anything_is_sent() {
         let tag = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
-        assert!(check_words("웹-1", &tag("Team", "")).is_ok());
+        assert!(check_words(Some("웹-1"), &tag("Team", "")).is_ok());
         for (name, tags) in [
             ("", Vec::new()),
             ("a\nb", Vec::new()),
@@ -317,7 +311,7 @@ mod tests {
             ("a", tag(&"k".repeat(129), "x")),
             ("a", vec![("k".to_owned(), "v".to_owned()); 51]),
         ] {
-            assert!(check_words(name, &tags).is_err(), "{name:?} {tags:?}");
+            assert!(check_words(Some(name), &tags).is_err(), "{name:?} {tags:?}");
         }
     }
 }

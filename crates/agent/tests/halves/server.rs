@@ -17,6 +17,7 @@ use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::OutputStream;
 use munjigi_core::time::Timestamp;
 use munjigi_core::trust::{KeyId, KeyPurpose, TrustBundle, TrustedKey};
+use munjigi_core::wire::enrol::register_message;
 use munjigi_core::wire::hello::{NodeHello, ServerHello, node_link_message};
 use munjigi_core::wire::message::{Accepted, End, Exit, Open, Pty, Refused, Rejoin, Rejoined, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameKind, FrameSet};
@@ -220,13 +221,13 @@ async fn call(
             return Response::builder().status(StatusCode::BAD_REQUEST).body(text.into()).unwrap();
         }
         let key = STANDARD.decode(input["PublicKey"].as_str().unwrap()).unwrap();
-        let message = [b"munjigi register node v1\0", input["ActivationId"].as_str().unwrap().as_bytes()].concat();
+        let message = register_message(input["ActivationId"].as_str().unwrap());
         let signature = STANDARD.decode(input["PublicKeySignature"].as_str().unwrap()).unwrap();
         UnparsedPublicKey::new(&ED25519, &key).verify(&message, &signature).unwrap();
         let node = NodeId::from_public_key(&key).to_string();
         output = answer.clone();
         output["NodeId"] = node.clone().into();
-        output["Name"] = input["Name"].clone();
+        output["Name"] = input.get("Name").unwrap_or(&input["Hostname"]).clone();
         nodes.keys.push((node, key));
     }
     nodes.calls.push((operation, input));

@@ -10,9 +10,10 @@ pub fn register_message(activation_id: &str) -> Vec<u8> {
     [b"munjigi register node v1\0", activation_id.as_bytes()].concat()
 }
 
-/// Returns the message a leaving node signs. It names the moment (whole seconds), so that it cannot be used later.
+/// Returns the message a leaving node signs. It names the moment, so that it cannot be used later: context, id, a zero
+/// byte, microseconds in big-endian.
 pub fn leave_message(node: &NodeId, time: Timestamp) -> Vec<u8> {
-    format!("munjigi leave node v1\0{node}\0{}", time.as_secs()).into_bytes()
+    [b"munjigi leave node v1\0", node.as_str().as_bytes(), b"\0", &time.0.to_be_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod tests {
         let node = NodeId::from_public_key(&[1; 32]);
         let at = Timestamp::from_secs(7);
         assert_eq!(register_message("a-1"), b"munjigi register node v1\0a-1");
-        assert_eq!(leave_message(&node, at), format!("munjigi leave node v1\0{node}\x007").into_bytes());
-        assert_ne!(leave_message(&node, at), leave_message(&node, Timestamp::from_secs(8)));
+        let leave = [b"munjigi leave node v1\0", node.as_str().as_bytes(), b"\0\0\0\0\0\0\x6a\xcf\xc0"].concat();
+        assert_eq!(leave_message(&node, at), leave);
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::NodeId;
+use munjigi_core::time::Timestamp;
 use munjigi_core::wire::enrol::leave_message;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,6 @@ use crate::api::error::ApiError;
 use crate::api::operation::{Access, Authorized, Effect, Operation, Requirement, Service};
 use crate::api::ssm::managed_node::removed;
 use crate::api::ssm::refuse::refused;
-use crate::api::time::EpochTime;
 use crate::identity::Caller;
 use crate::store::StoreError;
 
@@ -33,8 +33,8 @@ pub struct LeaveNode;
 pub struct Input {
     /// The node.
     pub node_id: NodeId,
-    /// When it signed, whole seconds.
-    pub time: EpochTime,
+    /// When it signed, microseconds since 1970.
+    pub timestamp: Timestamp,
     /// Signature by its key, in base 64, over the message of `wire::enrol`.
     pub signature: String,
 }
@@ -48,7 +48,7 @@ impl Operation for LeaveNode {
     const NAME: &'static str = "LeaveNode";
     const EFFECT: Effect = Effect::Write;
     const ACCESS: Access = Access::Open;
-    const EXAMPLE: &'static str = r#"{"NodeId":"mi-00000000000000000","Time":0,"Signature":""}"#;
+    const EXAMPLE: &'static str = r#"{"NodeId":"mi-00000000000000000","Timestamp":0,"Signature":""}"#;
     type Input = Input;
     type Output = Output;
 
@@ -60,7 +60,7 @@ impl Operation for LeaveNode {
         let input = call.input();
         // An unknown node and a wrong signature look alike.
         let refuse = || ApiError::bad("InvalidSignature", "this is not signed by a node that is registered here");
-        let EpochTime(time) = input.time;
+        let time = input.timestamp;
         let now = call.request().time;
         if now.since(time) > CLOCK_SKEW || time.since(now) > CLOCK_SKEW {
             let message = "the node's clock differs by more than 5 minutes from the server's; set it and try again";

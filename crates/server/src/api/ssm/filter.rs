@@ -48,7 +48,7 @@ enum Key<'i> {
     ResourceType,
     /// Nodes have no associations here.
     AssociationStatus,
-    TagKey,
+    AnyTag,
     Tag(&'i str),
 }
 
@@ -78,7 +78,7 @@ impl<'i> NodeFilter<'i> {
             "IamRole" => Key::IamRole,
             "ResourceType" => Key::ResourceType,
             "AssociationStatus" => Key::AssociationStatus,
-            "tag-key" if tags => Key::TagKey,
+            "tag-key" if tags => Key::AnyTag,
             key => match key.strip_prefix("tag:").filter(|name| tags && !name.is_empty()) {
                 Some(name) => Key::Tag(name),
                 None => {
@@ -123,7 +123,7 @@ impl<'i> NodeFilter<'i> {
             Key::IamRole => is(&node.iam_role),
             Key::ResourceType => is("ManagedInstance"),
             Key::AssociationStatus => false,
-            Key::TagKey => node.tags.iter().any(|tag| is(&tag.key)),
+            Key::AnyTag => node.tags.iter().any(|tag| is(&tag.key)),
             Key::Tag(name) => node.tags.iter().any(|tag| tag.key == name && is(&tag.value)),
         }
     }

@@ -164,7 +164,7 @@ async fn only_the_node_itself_takes_its_leave_and_only_now() {
     let id = NodeId::from_public_key(key(1).public_key().as_ref());
     let leave = |signer: u8, time: munjigi_core::time::Timestamp| {
         let signature = STANDARD.encode(key(signer).sign(&leave_message(&id, time)));
-        json!({ "NodeId": id, "Time": time.as_secs(), "Signature": signature })
+        json!({ "NodeId": id, "Timestamp": time, "Signature": signature })
     };
     let now = clock::now();
     let old = munjigi_core::time::Timestamp::from_secs(now.as_secs() - 301);

@@ -332,6 +332,26 @@ fn reading_goes_on_from_a_noted_position() {
 }
 
 #[test]
+fn the_writers_position_is_the_readers_and_reading_goes_on_from_it() {
+    let mut file = Vec::new();
+    let mut writer = writer(&mut file);
+    let header = Header::parse(&file).unwrap().unwrap();
+    let mut reader = Reader::new(&header, Some(header.unlock(&keys()).unwrap()));
+    let mut fed = header.length();
+    for batch in batches() {
+        let before = writer.position();
+        writer.append(&batch, &mut file).unwrap();
+        reader.feed(&file[fed..]);
+        fed = file.len();
+        let record = reader.next_record().unwrap().unwrap();
+        assert_eq!(*reader.position(), writer.position());
+        let mut resumed = Reader::resume(Some(writer.data_key().clone()), before.clone());
+        resumed.feed(&file[usize::try_from(before.byte_offset).unwrap()..]);
+        assert_eq!(resumed.next_record().unwrap().unwrap(), record);
+    }
+}
+
+#[test]
 fn events_out_of_order_are_refused_and_change_nothing() {
     let mut file = Vec::new();
     let mut writer = writer(&mut file);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use nix::sys::statvfs::fstatvfs;
@@ -101,6 +102,20 @@ fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
         let piece = zeros.get(..usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len())).unwrap_or_default();
         file.write_all(piece)?;
         left -= piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// Writes a part of a file again with the same content: after a failed sync the system may believe it written, and the
+/// next sync would have nothing to do.
+pub(crate) fn rewrite(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    while from < to {
+        let want = usize::try_from(to - from).unwrap_or(piece.len()).min(piece.len());
+        let bytes = piece.get_mut(..want).unwrap_or_default();
+        file.read_exact_at(bytes, from)?;
+        file.write_all_at(bytes, from)?;
+        from += want as u64;
     }
     Ok(())
 }

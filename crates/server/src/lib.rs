@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 
 pub mod api;
 pub mod audit;
+#[cfg(test)]
+mod child;
 pub mod clock;
 pub mod config;
 mod directory;

@@ -226,11 +226,14 @@ impl Log {
         Ok((!std::mem::replace(&mut pending.queued, true), urgent))
     }
 
-    /// Orders the end. The log is to be queued if this returns true.
-    pub(super) fn order_seal(&self, order: SealOrder, done: oneshot::Sender<SealOutcome>) -> bool {
-        let mut pending = lock(&self.pending);
-        pending.seal = Some((order, done));
-        !std::mem::replace(&mut pending.queued, true)
+    /// The queue did not take the log.
+    pub(super) fn unqueue(&self) {
+        lock(&self.pending).queued = false;
+    }
+
+    /// Orders the end. The log is to be queued whether it is already or not.
+    pub(super) fn order_seal(&self, order: SealOrder, done: oneshot::Sender<SealOutcome>) {
+        lock(&self.pending).seal = Some((order, done));
     }
 
     /// Nobody will append or seal any more. The log is to be queued if this returns true.
@@ -388,8 +391,8 @@ impl Log {
         !self.sync_queued.swap(true, Ordering::SeqCst)
     }
 
-    /// Makes what is written durable. Returns whether the recording has ended and can be forgotten.
-    pub(super) fn sync(&self) -> bool {
+    /// Makes what is written durable. Calls `forget` when the recording has ended, before anybody is told.
+    pub(super) fn sync(&self, forget: impl FnOnce()) {
         self.sync_queued.store(false, Ordering::SeqCst);
         let (file, target, due) = {
             let mut sink = lock(&self.sink);
@@ -397,11 +400,11 @@ impl Log {
             (sink.file.clone(), sink.written, sink.written != sink.durable && !sink.untrusted)
         };
         let outcome = if due { self.sync_file(&file) } else { Ok(()) };
-        self.synced(target, outcome)
+        self.synced(target, outcome, forget);
     }
 
     /// Takes the outcome of a sync that began when the file went as far as `target`.
-    fn synced(&self, target: Extent, outcome: io::Result<()>) -> bool {
+    fn synced(&self, target: Extent, outcome: io::Result<()>, forget: impl FnOnce()) {
         let mut sink = lock(&self.sink);
         match outcome {
             Ok(()) if !sink.untrusted => {
@@ -418,24 +421,21 @@ impl Log {
             }
         }
         if sink.durable != sink.written && !sink.untrusted {
-            return false;
+            return;
         }
         match std::mem::replace(&mut sink.finish, Finish::Open) {
-            Finish::Open => false,
+            Finish::Open => {}
             Finish::Abandon => {
-                drop(sink);
+                forget();
                 self.close();
-                true
             }
             Finish::Seal(order, _, done) if sink.untrusted => {
                 let _ = done.send(Err(SealFailure::Untrusted(order)));
-                false
             }
             Finish::Seal(_, sealed, done) => {
-                drop(sink);
+                forget();
                 self.close();
                 let _ = done.send(Ok(self.sealed(&sealed)));
-                true
             }
         }
     }

@@ -34,8 +34,8 @@ pub use self::reader::{Batch, ReadFrom, RecordingReader};
 pub use self::recorder::Recorder;
 use self::writer::{Live, Mailbox, Threads};
 use crate::directory::{Access, Directory};
-use crate::disk::Disk;
 pub use crate::disk::DiskState;
+use crate::disk::{self, Disk};
 use crate::lock;
 
 /// Bytes set aside so that sessions can end properly on a full disk.
@@ -280,7 +280,7 @@ impl Shared {
             .map_err(RecordingError::io("open the recording again"))?;
         log.repair(file, order, |file, durable| {
             let scan = scan::scan(file, &log.session, &self.keys, u64::MAX)?;
-            rewrite(file, durable, scan.position.byte_offset)
+            disk::rewrite(file, durable, scan.position.byte_offset)
                 .map_err(RecordingError::io("write the recording's end again"))?;
             let tally = scan.position.tally.clone().filter(|_| scan.position.sealed);
             Ok(match tally {
@@ -294,21 +294,6 @@ impl Shared {
             })
         })
     }
-}
-
-/// Writes a part of a file again with the same content, so that the next sync has it to write.
-fn rewrite(file: &File, mut from: u64, to: u64) -> io::Result<()> {
-    let mut piece = vec![0; scan::PIECE_BYTES];
-    while from < to {
-        let want = usize::try_from(to - from).unwrap_or(piece.len()).min(piece.len());
-        let length = scan::read_at(file, piece.get_mut(..want).unwrap_or_default(), from)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.write_all_at(piece.get(..length).unwrap_or_default(), from)?;
-        from += length as u64;
-    }
-    Ok(())
 }
 
 fn file_random() -> Result<FileRandom, RecordingError> {

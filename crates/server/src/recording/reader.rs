@@ -34,6 +34,8 @@ pub struct Batch {
     pub next_record: u64,
     /// Whether the recording is still being written.
     pub live: bool,
+    /// Whether the recording is sealed and nothing follows these events.
+    pub sealed: bool,
     /// What the seal says, in the batch that holds the end.
     pub seal: Option<Seal>,
 }
@@ -135,7 +137,8 @@ struct ReadJob {
 impl ReadJob {
     fn run(mut self) -> Result<(Position, ReadFrom, Batch), RecordingError> {
         let mut reader = Reader::resume(Some(self.key), self.position.clone());
-        let mut batch = Batch { events: Vec::new(), next_record: self.position.sequence, live: false, seal: None };
+        let mut batch =
+            Batch { events: Vec::new(), next_record: self.position.sequence, live: false, sealed: false, seal: None };
         let mut at = self.position.byte_offset;
         let mut piece = vec![0; PIECE_BYTES];
         let mut bytes = 0;
@@ -161,6 +164,7 @@ impl ReadJob {
             }
         }
         batch.next_record = reader.position().sequence;
+        batch.sealed = reader.position().sealed;
         Ok((reader.position().clone(), self.skip, batch))
     }
 }

@@ -27,7 +27,7 @@ impl Recorder {
     /// written. Offsets must follow from the events before. An error is final: the session is to be ended.
     pub fn append(&self, event: Event) -> Result<(), RecordingError> {
         let (queue, urgent) = self.log.append(event)?;
-        self.shared.mailbox.send(queue.then_some(&self.log), urgent)
+        self.shared.mailbox.send(queue.then_some(&self.log), urgent).inspect_err(|_| self.log.unqueue())
     }
 
     /// Returns how many bytes were appended and are not yet written. The hub stops reading the node above 512 KiB and
@@ -46,8 +46,8 @@ impl Recorder {
     pub async fn seal(self, reason: EndReason, exit: Option<ExitStatus>) -> Result<SealedRecording, RecordingError> {
         let at = u64::try_from(clock::now().since(self.log.started).as_micros()).unwrap_or(u64::MAX);
         let (done, outcome) = oneshot::channel();
-        let queue = self.log.order_seal(SealOrder { at, reason, exit }, done);
-        self.shared.mailbox.send(queue.then_some(&self.log), true)?;
+        self.log.order_seal(SealOrder { at, reason, exit }, done);
+        self.shared.mailbox.send(Some(&self.log), true)?;
         match outcome.await.map_err(|_| RecordingError::Stopped)? {
             Ok(sealed) => Ok(sealed),
             Err(SealFailure::Failed(error)) => Err(error),

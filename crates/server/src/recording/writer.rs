@@ -238,9 +238,7 @@ fn sync_all(inbox: &(Mutex<Inbox>, Condvar), live: &Live, disk: &Disk) {
             let _ = nix::unistd::syncfs(disk.file());
         }
         for log in logs {
-            if log.sync() {
-                forget(live, &log);
-            }
+            log.sync(|| forget(live, &log));
         }
     }
 }

@@ -13,6 +13,7 @@ use munjigi_core::secret::MasterKey;
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, SessionKind};
 
 use super::*;
+use crate::child::memory as place;
 use crate::clock;
 
 /// As the hub: stops appending above this backlog.
@@ -45,12 +46,6 @@ fn meta(session: &SessionId) -> StartMeta {
 fn output(offset: u64, bytes: &[u8]) -> Event {
     let stream = OutputStream::Stdout;
     Event { at: offset, kind: EventKind::Output { stream, offset, bytes: Bytes::copy_from_slice(bytes) } }
-}
-
-/// A directory in memory where there is one: what a sync costs is not what these tests look at.
-fn place() -> tempfile::TempDir {
-    let base = ["/dev/shm", "/tmp"].into_iter().find(|base| Path::new(base).is_dir());
-    base.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
 }
 
 fn recordings(place: &Path) -> Recordings {
@@ -142,7 +137,7 @@ async fn what_was_appended_is_read_verified_and_sealed() {
     assert_eq!((seal.reason, seal.exit), (EndReason::Exited, Some(ExitStatus::Code(7))));
 
     assert!(matches!(recordings.reopen(&id, Mode::Normal).await, Err(RecordingError::Sealed(_))));
-    assert_eq!(recordings.list().await.unwrap(), [id.clone()]);
+    assert_eq!(recordings.list().await.unwrap(), std::slice::from_ref(&id));
     let file = std::fs::read(path_of(place.path(), &id)).unwrap();
     for marker in [&b"typed-marker"[..], b"web-1", b"user/alice", &pattern(500, 16)] {
         assert!(!file.windows(marker.len()).any(|window| window == marker), "plain text in the file");
@@ -178,8 +173,8 @@ async fn reading_begins_at_any_offset_or_record() {
             let log = recordings.shared.live(&id).unwrap();
             let (done, sealed) = tokio::sync::oneshot::channel();
             let order = SealOrder { at: 0, reason: EndReason::Terminated, exit: None };
-            let queue = log.order_seal(order, done);
-            recordings.shared.mailbox.send(queue.then_some(&log), true).unwrap();
+            log.order_seal(order, done);
+            recordings.shared.mailbox.send(Some(&log), true).unwrap();
             sealed.await.unwrap().unwrap();
         }
         if sealed {
@@ -233,22 +228,22 @@ async fn strict_recordings_become_durable_without_more_to_write() {
 async fn a_crash_at_any_byte_of_the_last_record_keeps_all_before_it() {
     let place = place();
     let id = session(1);
-    let path = {
+    let (path, last) = {
         let recordings = recordings(place.path());
         let recorder = recordings.create(&id, &meta(&id), Mode::Normal).await.unwrap();
         print(&recorder, 0, 100, 100).await;
-        recorder.progress().wait_for(|progress| progress.written_output == 100).await.unwrap();
+        let mut progress = recorder.progress();
+        let last = progress.wait_for(|progress| progress.written_output == 100).await.unwrap().written_bytes;
         print(&recorder, 100, 150, 50).await;
         recordings.shutdown().await;
         assert!(matches!(recorder.append(output(150, b"x")), Err(RecordingError::Stopped)));
         assert!(matches!(recorder.seal(EndReason::Exited, None).await, Err(RecordingError::Stopped)));
-        path_of(place.path(), &id)
+        (path_of(place.path(), &id), usize::try_from(last).unwrap())
     };
     let whole = std::fs::read(&path).unwrap();
     let scan = scan::scan(&File::open(&path).unwrap(), &id, &keys(), u64::MAX).unwrap();
     assert_eq!((scan.position.sequence, scan.position.byte_offset), (3, whole.len() as u64));
     let recordings = recordings(place.path());
-    let last = whole.len() - 50 - 100;
     let mut cut_in_last = 0;
     for cut in last..=whole.len() {
         for zeros in [0, 5000] {
@@ -261,7 +256,7 @@ async fn a_crash_at_any_byte_of_the_last_record_keeps_all_before_it() {
                 other => other.unwrap(),
             };
             let end = recovered.output_end;
-            assert_eq!(end, if cut < whole.len() { [100, 150][usize::from(cut == whole.len())] } else { 150 });
+            assert_eq!(end, if cut < whole.len() { 100 } else { 150 }, "cut at {cut}");
             assert_eq!(recovered.start.node_name, "web-1");
             cut_in_last += usize::from(recovered.cut_bytes > 0);
             print(&recorder, end, end + 10, 10).await;

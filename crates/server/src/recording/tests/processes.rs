@@ -1,39 +1,16 @@
-//! What only a process of its own can show: it is killed, its disk is full, its memory is counted. Each test starts
-//! this test program again for one test, which acts as the child if the variable says so.
+//! What only a process of its own can show: it is killed, its disk is full, its memory is counted.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use super::*;
+use crate::child::{self, Killed, said};
 
-const CHILD: &str = "MUNJIGI_TEST_CHILD_PLACE";
-
-/// Returns the place to work in if this process is a child.
-fn child_place() -> Option<PathBuf> {
-    std::env::var_os(CHILD).map(PathBuf::from)
-}
-
-/// The command that runs a test of this module as a child.
-fn child(test: &str, place: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "--nocapture", &format!("recording::tests::processes::{test}")]);
-    command.env(CHILD, place).stdin(Stdio::null());
-    command
-}
-
-/// A child that is ended whatever happens to the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+const HERE: &str = "recording::tests::processes";
 
 #[tokio::test]
 async fn kill_9_loses_nothing_that_was_called_written() {
-    if let Some(place) = child_place() {
+    if let Some(place) = child::place() {
         let recordings = recordings(&place);
         let recorder = recordings.create(&session(1), &meta(&session(1)), Mode::Normal).await.unwrap();
         let mut progress = recorder.progress();
@@ -49,7 +26,8 @@ async fn kill_9_loses_nothing_that_was_called_written() {
     }
     for round in 1..=5 {
         let place = place();
-        let mut command = child("kill_9_loses_nothing_that_was_called_written", place.path());
+        let mut command =
+            child::command(&format!("{HERE}::kill_9_loses_nothing_that_was_called_written"), place.path());
         let mut running = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut written = 0;
         let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
@@ -80,7 +58,7 @@ async fn kill_9_loses_nothing_that_was_called_written() {
 #[tokio::test]
 async fn on_a_full_disk_sessions_end_recorded_and_none_starts() {
     const SESSIONS: u64 = 20;
-    if let Some(place) = child_place() {
+    if let Some(place) = child::place() {
         let recordings = recordings(&place);
         let mut recorders = Vec::new();
         for number in 0..SESSIONS {
@@ -108,33 +86,27 @@ async fn on_a_full_disk_sessions_end_recorded_and_none_starts() {
         for number in 0..SESSIONS {
             std::fs::remove_file(path_of(&place, &session(number))).unwrap();
         }
-        while recordings.disk_state().await.unwrap() != DiskState::Ok {
-            tokio::task::yield_now().await;
+        let mut number = 1000;
+        while !place.join("recordings/reserve").exists() {
+            let id = session(number);
+            number += 1;
+            if let Ok(recorder) = recordings.create(&id, &meta(&id), Mode::Normal).await {
+                recorder.append(output(0, b"again")).unwrap();
+                recorder.seal(EndReason::Exited, None).await.unwrap();
+            }
         }
-        let recorder = recordings.create(&late, &meta(&late), Mode::Normal).await.unwrap();
-        recorder.append(output(0, b"again")).unwrap();
-        recorder.seal(EndReason::Exited, None).await.unwrap();
-        assert!(place.join("recordings/reserve").exists());
+        assert_eq!(recordings.disk_state().await.unwrap(), DiskState::Ok);
         return;
     }
     let place = place();
-    let test = child("on_a_full_disk_sessions_end_recorded_and_none_starts", place.path());
-    // A mount namespace of its own: the small file system is gone with the child.
-    let script = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(place.path());
-    command.arg(test.get_program()).args(test.get_args()).env(CHILD, place.path()).stdin(Stdio::null());
-    if Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "true"])
-        .status()
-        .is_ok_and(|s| s.success())
-    {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
-    } else {
+    let test = format!("{HERE}::on_a_full_disk_sessions_end_recorded_and_none_starts");
+    let Some(mut command) = child::on_small_disk(&test, place.path(), "24m") else {
         eprintln!("skipped: no user namespaces here to mount a small file system in");
-    }
+        return;
+    };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("1 passed"));
 }
 
 /// What a silent session costs, counted in a process that has nothing else.
@@ -142,7 +114,7 @@ async fn on_a_full_disk_sessions_end_recorded_and_none_starts() {
 async fn ten_thousand_silent_recorders_stay_small() {
     /// Half of what a whole session may aim at (G18).
     const MOST_BYTES_EACH: usize = 12 * 1024;
-    if let Some(place) = child_place() {
+    if let Some(place) = child::place() {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
         let count = 10_000.min(soft.saturating_sub(100));
         let recordings = Arc::new(recordings(&place));
@@ -163,9 +135,10 @@ async fn ten_thousand_silent_recorders_stay_small() {
         return;
     }
     let place = place();
-    let output = child("ten_thousand_silent_recorders_stay_small", place.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("bytes each"));
+    let output =
+        child::command(&format!("{HERE}::ten_thousand_silent_recorders_stay_small"), place.path()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("bytes each"));
 }
 
 fn resident_bytes() -> usize {

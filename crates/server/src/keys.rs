@@ -1,6 +1,7 @@
 //! The deployment's keys: root, grant and checkpoint keys, sealed in the database under the master key. The only room
 //! of the server that holds the grant key (T-20); a server without it can start nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,7 +25,8 @@ pub struct Keys {
     root_public: [u8; 32],
     grant: Ed25519KeyPair,
     grant_id: KeyId,
-    checkpoint: Ed25519KeyPair,
+    /// Shared with the trail's thread, which signs.
+    checkpoint: Arc<Ed25519KeyPair>,
     checkpoint_id: KeyId,
     bundle: TrustBundle,
     signed_bundle: Vec<u8>,
@@ -63,7 +65,7 @@ impl Keys {
             root_public,
             grant,
             grant_id: KeyId::of(&grant_public),
-            checkpoint,
+            checkpoint: Arc::new(checkpoint),
             checkpoint_id: KeyId::of(&checkpoint_public),
             bundle,
             signed_bundle,
@@ -91,7 +93,7 @@ impl Keys {
     }
 
     /// Returns the key that signs audit checkpoints, with its id.
-    pub fn checkpoint(&self) -> (KeyId, &Ed25519KeyPair) {
+    pub fn checkpoint(&self) -> (KeyId, &Arc<Ed25519KeyPair>) {
         (self.checkpoint_id, &self.checkpoint)
     }
 }

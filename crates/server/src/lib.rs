@@ -37,6 +37,7 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod witness;
 
 pub use running::Running;
 pub use setup::ServerOptions;

@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::door::failures;
 use crate::{Server, clock, http};
@@ -22,6 +23,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 pub struct Running {
     server: Arc<Server>,
     endpoint: String,
+    /// Stores the trail's checkpoints; ends with the trail.
+    witness: JoinHandle<()>,
     /// Held until the end: one server a directory.
     _lock: Flock<File>,
 }
@@ -33,10 +36,11 @@ impl Running {
         tls: Arc<ServerConfig>,
         endpoint: String,
         lock: Flock<File>,
+        witness: JoinHandle<()>,
     ) -> Self {
         server.tasks.spawn(http::listen(server.clone(), listener, tls));
         server.tasks.spawn(fold_failures(server.clone()));
-        Self { server, endpoint, _lock: lock }
+        Self { server, endpoint, witness, _lock: lock }
     }
 
     /// Returns the server's URL, for example `https://127.0.0.1:8443`.
@@ -73,6 +77,10 @@ impl Running {
         }
         server.recordings.shutdown().await;
         failures::flush(server, Timestamp(i64::MAX)).await;
+        server.audit.shutdown().await;
+        if let Err(error) = self.witness.await {
+            tracing::error!(%error, "the last checkpoint of the audit trail may not be in the database");
+        }
         server.store.close().await;
     }
 }

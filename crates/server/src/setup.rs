@@ -34,7 +34,7 @@ use crate::running::Running;
 use crate::sessions::Book;
 use crate::store::Store;
 use crate::tls::{self, Tls};
-use crate::{Server, audit, clock, revoke, sessions};
+use crate::{Server, clock, revoke, sessions, witness};
 
 /// Where the server listens when nothing says otherwise: this machine only, on a port that is picked once.
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
@@ -94,9 +94,7 @@ impl Server {
         make_administrator(directory, &store, &config, now).await?;
         identities.reload(&store, &deployment).await.context("failed to load the identities")?;
         let trail = directory.join("audit");
-        make_private_directory(&trail)?;
-        let audit = audit::AuditLog::open(&trail)
-            .with_context(|| format!("failed to open the audit trail in {}", trail.display()))?;
+        let (audit, witness) = witness::open_trail(&trail, &store, &keys).await?;
 
         let recordings =
             Recordings::open(&directory.join("recordings"), master).context("failed to open the recordings")?;
@@ -132,7 +130,7 @@ impl Server {
             tracing::info!(sessions = taken_back, "running sessions were taken back; they wait for their nodes");
         }
         server.tasks.spawn(revoke::watch(server.clone()));
-        Ok(Running::new(server, listener, tls, endpoint, lock))
+        Ok(Running::new(server, listener, tls, endpoint, lock, witness))
     }
 }
 

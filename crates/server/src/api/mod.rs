@@ -3,6 +3,7 @@
 //! An operation knows its input, output, needed permissions and what it does; it knows neither signatures nor
 //! framing, audit or status codes.
 
+pub mod cloudtrail;
 #[cfg(test)]
 pub(crate) mod desk;
 pub(crate) mod dispatch;

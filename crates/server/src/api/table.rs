@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
-use super::{iam, munjigi, ssm, sts};
+use super::{cloudtrail, iam, munjigi, ssm, sts};
 use crate::Server;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
@@ -119,12 +119,17 @@ operations![
     ssm::RemoveTagsFromResource,
     ssm::StartSession,
     ssm::TerminateSession,
+    cloudtrail::LookupEvents,
     munjigi::AttachSession,
     munjigi::Explain,
     munjigi::LeaveNode,
     munjigi::ListNodes,
     munjigi::ListSessions,
     munjigi::RegisterNode,
+    munjigi::ReadAudit,
+    munjigi::ReadRecording,
+    munjigi::VerifyRecording,
+    munjigi::VerifyTrail,
 ];
 
 /// Finds an operation.

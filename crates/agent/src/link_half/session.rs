@@ -30,6 +30,10 @@ const WRITER_FULL: usize = 64 * 1024;
 /// Most input that waits for the program. The client sends at most 256 KiB unacknowledged; what comes beyond this is
 /// dropped like any gap, and sent again by whoever kept it.
 const INPUT_FULL: usize = 512 * 1024;
+/// Input that is acknowledged at once, in bytes; a client may have 256 KiB on the way.
+const ACK_BYTES: u64 = 32 * 1024;
+/// How long less input waits for output to travel with. Nobody waits for this answer.
+const ACK_AFTER: Duration = Duration::from_millis(10);
 /// Before a stream that ended by itself is opened again.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 /// Events that wait for a session's task.
@@ -89,8 +93,8 @@ struct Link {
     expected: FrameSet,
     /// What is sent next; `None` until the server said where to go on.
     cursor: Option<Cursor>,
-    /// Last value of `InputAck` sent.
-    input_acked: u64,
+    /// Last value of `InputAck` sent; `None` when it must be said anew.
+    input_acked: Option<u64>,
     /// Whether `Exit` was sent.
     exit_sent: bool,
 }
@@ -106,6 +110,8 @@ pub(crate) struct Session {
     link: Option<Link>,
     opener: Option<Opener>,
     rejoin_at: Option<Instant>,
+    /// When input is acknowledged for which no output came.
+    ack_at: Option<Instant>,
     /// Input taken from the server and not yet by the program.
     input: VecDeque<Bytes>,
     input_waiting: usize,
@@ -124,6 +130,7 @@ enum Wake {
     Flushed(Result<(), FramedError>),
     Output(usize),
     Input,
+    Acknowledge,
     Rejoin,
 }
 
@@ -146,6 +153,7 @@ impl Session {
             link: None,
             opener: None,
             rejoin_at: None,
+            ack_at: None,
             input: VecDeque::new(),
             input_waiting: 0,
             input_end: None,
@@ -169,6 +177,8 @@ impl Session {
                 Wake::Flushed(Ok(())) => false,
                 Wake::Output(index) => self.take_output(index),
                 Wake::Input => self.write_input().await,
+                // Each turn sends what is due.
+                Wake::Acknowledge => false,
                 Wake::Rejoin => self.rejoin().await,
             };
             if over {
@@ -178,7 +188,7 @@ impl Session {
     }
 
     async fn next(&mut self) -> Wake {
-        let Self { link, program, ring, events, input, rejoin_at, .. } = self;
+        let Self { link, program, ring, events, input, rejoin_at, ack_at, .. } = self;
         let (frames, writing) = match link {
             Some(Link { attached: Attached { reader, writer }, expected, .. }) => {
                 let unsent = (!writer.is_flushed()).then_some(writer);
@@ -204,6 +214,7 @@ impl Session {
             // A full ring is not filled: the program stops, nothing is dropped (T-95).
             index = program.output_ready(), if has_room => Wake::Output(index),
             () = program.input_ready(), if has_input => Wake::Input,
+            () = at(*ack_at), if ack_at.is_some() => Wake::Acknowledge,
             () = at(*rejoin_at), if rejoin_at.is_some() => Wake::Rejoin,
         }
     }
@@ -216,7 +227,7 @@ impl Session {
                     attached: *attached,
                     expected: FrameSet::TO_AGENT,
                     cursor,
-                    input_acked: 0,
+                    input_acked: Some(0),
                     exit_sent: false,
                 });
                 self.opener = Some(opener);
@@ -235,8 +246,7 @@ impl Session {
 
     /// Opens a stream on the link and says which session is back and how far it is.
     async fn rejoin(&mut self) -> bool {
-        self.rejoin_at = None;
-        self.link = None;
+        (self.rejoin_at, self.ack_at, self.link) = (None, None, None);
         let Some(opener) = &self.opener else { return false };
         let Ok(stream) = opener.open().await else {
             // The link is gone again, or has as many streams as it can: the next link or moment decides.
@@ -252,20 +262,24 @@ impl Session {
         if attached.writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).is_err() {
             return false;
         }
-        let input_acked = self.ring.input_received();
-        self.link = Some(Link { attached, expected: TO_REJOINING, cursor: None, input_acked, exit_sent: false });
+        self.link = Some(Link { attached, expected: TO_REJOINING, cursor: None, input_acked: None, exit_sent: false });
         false
     }
 
     fn lose_stream(&mut self) -> bool {
         self.link = None;
+        self.ack_at = None;
         self.rejoin_at = self.opener.is_some().then(|| Instant::now() + REJOIN_AFTER);
         false
     }
 
     async fn take_frame(&mut self, frame: Frame) -> bool {
         match frame {
-            Frame::Input { offset, data } => self.queue_input(offset, data),
+            Frame::Input { offset, data } => {
+                self.queue_input(offset, data);
+                // A key reaches the program in the same turn.
+                return self.write_input().await;
+            }
             Frame::InputEnd { offset } => {
                 self.input_end = Some(offset);
                 return self.write_input().await;
@@ -341,8 +355,6 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.cursor = cursor;
             link.expected = FrameSet::TO_AGENT;
-            // Said once more, so that the server knows from where to send input again.
-            link.input_acked = u64::MAX;
         }
         self.ring.forget_before(from);
     }
@@ -393,17 +405,27 @@ impl Session {
         let Link { attached: Attached { writer, .. }, cursor: Some(cursor), input_acked, exit_sent, .. } = link else {
             return;
         };
-        let received = self.ring.input_received();
-        if received != *input_acked && writer.pending() < WRITER_FULL {
-            *input_acked = received;
-            drop(writer.feed(&Frame::InputAck(received)));
-        }
+        let before = cursor.offset();
         while writer.pending() < WRITER_FULL {
             let Some((piece, next)) = self.ring.next(*cursor) else { break };
             if writer.feed_output(piece.offset, piece.stream, piece.bytes).is_err() {
                 break;
             }
             *cursor = next;
+        }
+        let received = self.ring.input_received();
+        if *input_acked != Some(received) {
+            // The answer to a key is its echo; the acknowledgement travels with it instead of waking everybody twice.
+            let due = self.ack_at.is_some_and(|at| at <= Instant::now());
+            let many = input_acked.is_none_or(|acked| received.saturating_sub(acked) >= ACK_BYTES);
+            if due || many || cursor.offset() != before || self.ended.is_some() {
+                *input_acked = Some(received);
+                self.ack_at = None;
+                // It fits any buffer.
+                drop(writer.feed(&Frame::InputAck(received)));
+            } else {
+                self.ack_at.get_or_insert_with(|| Instant::now() + ACK_AFTER);
+            }
         }
         let all_sent = cursor.offset() == self.ring.output_head();
         if let Some(ended) = self.ended.as_ref().filter(|_| self.drained && all_sent && !*exit_sent) {

@@ -322,3 +322,80 @@ impl Plan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Uid;
+
+    use super::*;
+
+    fn child(program: &str, arguments: &[&str], output: OwnedFd) -> Child {
+        let null: OwnedFd = File::open("/dev/null").unwrap().into();
+        Child {
+            program: program.into(),
+            name: program.into(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            stdio: [null.try_clone().unwrap(), output, null],
+            session: SessionKind::Detached,
+            cgroup: None,
+            network: None,
+            identity: None,
+            no_new_privileges: false,
+            directories: vec![c"/no/such/home".to_owned(), c"/".to_owned()],
+            limits: Vec::new(),
+            umask: 0o077,
+            death_signal: libc::SIGKILL,
+        }
+    }
+
+    fn run(change: impl FnOnce(&mut Child)) -> String {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut child = child("sh", &["-c", "pwd; grep -E '^(Uid|Groups):' /proc/self/status"], write);
+        change(&mut child);
+        let pid = start(child).unwrap();
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).unwrap();
+        assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)), "{text}");
+        text
+    }
+
+    #[test]
+    fn any_number_of_groups_is_set_exactly() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        for count in [0, 1, 16, 17, 1024, 1025] {
+            let groups: Vec<u32> = (0..count).map(|number| 70_000 + number * 3).collect();
+            let expected: Vec<String> = groups.iter().map(u32::to_string).collect();
+            let text = run(|child| child.identity = Some(Identity { uid: 70_000, gid: 70_000, groups }));
+            let found = text.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
+            assert_eq!(found.split_whitespace().collect::<Vec<_>>(), expected);
+            assert!(text.contains("Uid:\t70000\t70000\t70000\t70000"));
+        }
+    }
+
+    #[test]
+    fn a_home_that_is_not_there_is_replaced_by_the_root_directory() {
+        assert!(run(|_| {}).starts_with("/\n"));
+    }
+
+    #[test]
+    fn the_step_that_failed_is_named_and_nothing_runs() {
+        let failed = |change: fn(&mut Child)| {
+            let (_read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+            let mut child = child("true", &[], write);
+            change(&mut child);
+            start(child).unwrap_err()
+        };
+        let missing = failed(|child| child.program = "/no/such/program".into());
+        assert_eq!(missing, SpawnError { step: Step::Exec, errno: Errno::ENOENT });
+        // Standard input is no terminal.
+        assert_eq!(failed(|child| child.session = SessionKind::Terminal).step, Step::Terminal);
+        assert_eq!(failed(|child| child.cgroup = Some(9999)).step, Step::Cgroup);
+    }
+}

@@ -9,8 +9,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use client::session::Outcome;
 use client::text::escaped;
+use client::wish::Outcome;
 use command::Finish;
 use munjigi_core::session::{EndReason, Signal};
 
@@ -56,6 +56,10 @@ fn session_status(outcome: Outcome) -> u8 {
         Outcome::Refused { code, message } => {
             say(&client::api::refusal_text(&code, &message));
             SESSION_FAILED
+        }
+        Outcome::Detached { session_id } => {
+            say(&format!("left the session running; `munjigi attach {session_id}` comes back to it"));
+            0
         }
         Outcome::Left { running: Some(id) } => {
             say(&format!("left the session running; `munjigi attach {id}` comes back to it"));

@@ -23,4 +23,5 @@ pub(crate) mod stdio;
 pub(crate) mod table;
 pub(crate) mod terminal;
 pub(crate) mod text;
+pub(crate) mod wish;
 pub(crate) mod xml;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use munjigi_core::session::{EndReason, ExitStatus, OutputStream, Signal};
-use munjigi_core::wire::message::{Accepted, AttachSession, End, Open, OpenSession, Pty, Refused, open::Wish};
+use munjigi_core::session::{EndReason, OutputStream, Signal};
+use munjigi_core::wire::message::{Accepted, End, Open, Refused};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FramedError;
 use munjigi_link::{DialError, Refusal};
@@ -25,6 +25,7 @@ use super::signals::{Came, Signals};
 use super::stdio::{Screen, ScreenError, Source};
 use super::terminal::{self, RawMode};
 use super::text::{duration, escaped};
+use super::wish::{self, Face, Outcome, Start};
 
 /// Output that waits for standard output; when there is more, nothing is read from the link.
 const MAX_UNSHOWN: usize = 128 * 1024;
@@ -40,72 +41,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const INTERRUPT_KEY: u8 = 0x03;
 /// How long a session lives without us when the server did not say.
 const USUAL_RESUME_WINDOW: Duration = Duration::from_secs(600);
-
-/// What to do on the server.
-#[derive(Debug, Clone)]
-pub(crate) enum Start {
-    /// Start a session.
-    New {
-        /// Node by name, id, id prefix or tag.
-        target: String,
-        /// The command; empty for the login shell.
-        command: Vec<String>,
-        /// Wished OS user; empty for the one that policy gives.
-        os_user: String,
-        /// Why.
-        reason: String,
-    },
-    /// Go on with a session that runs.
-    Attach {
-        /// Its id.
-        session_id: String,
-        /// Show its output from the beginning instead of from now on.
-        from_start: bool,
-    },
-}
-
-/// How the session meets the person or the pipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Face {
-    /// The program has a terminal, and ours is in raw mode for it.
-    Terminal,
-    /// The program has a terminal, but our standard input is none.
-    RemoteTerminal,
-    /// Pipes on both ends.
-    Pipes,
-}
-
-/// How a session ended for this client.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The session is over.
-    Ended {
-        /// Why.
-        reason: Option<EndReason>,
-        /// The server's words.
-        message: String,
-        /// How the program ended.
-        exit: Option<ExitStatus>,
-    },
-    /// The server refused.
-    Refused {
-        /// For example `AccessDeniedException`.
-        code: String,
-        /// Its words.
-        message: String,
-    },
-    /// The person left; the session runs on (with its id) or is being ended.
-    Left {
-        /// The session that runs on.
-        running: Option<String>,
-    },
-    /// Nobody reads standard output any more.
-    OutputClosed,
-    /// A signal ended this client before there was a program to send it to.
-    Interrupted(Signal),
-    /// The server could not be reached (again).
-    Lost(String),
-}
 
 /// Everything that can happen to the loop.
 enum Event {
@@ -291,7 +226,12 @@ impl Client {
                     self.input.push(&bytes);
                 }
                 Typed::Leave => return Next::Stop(self.leave().await),
-                Typed::Detach => return Next::Stop(self.detach().await),
+                Typed::Detach => {
+                    let left = self.detach().await;
+                    return Next::Stop(
+                        left.map_or(Outcome::Left { running: None }, |id| Outcome::Detached { session_id: id }),
+                    );
+                }
                 Typed::Help => self.screen.push(OutputStream::Stderr, Bytes::from_static(escape::HELP.as_bytes())),
             }
         }
@@ -318,31 +258,10 @@ impl Client {
             Err(DialError::Refused(refusal)) => return self.link_refused(&refusal),
             Err(error) => return self.attempt_failed(error.to_string()),
         };
-        let wish = match (&self.session, &self.start) {
-            (Some(session), _) => Wish::Attach(AttachSession {
-                session_id: session.id.clone(),
-                watch: false,
-                output_from: self.output.received(),
-                from_end: false,
-                pty: self.pty(),
-            }),
-            (None, Start::New { target, command, os_user, reason }) => Wish::Session(OpenSession {
-                target: target.clone(),
-                document: String::new(),
-                reason: reason.clone(),
-                command: command.clone(),
-                os_user: os_user.clone(),
-                pty: self.pty(),
-                environment: terminal::environment(),
-                client_token: self.token.clone(),
-            }),
-            (None, Start::Attach { session_id, from_start }) => Wish::Attach(AttachSession {
-                session_id: session_id.clone(),
-                watch: false,
-                output_from: 0,
-                from_end: !from_start,
-                pty: self.pty(),
-            }),
+        let pty = (self.face != Face::Pipes).then(terminal::pty);
+        let wish = match &self.session {
+            Some(session) => wish::resume(&session.id, self.output.received(), pty),
+            None => self.start.wish(&self.token, pty),
         };
         if let Err(error) = way.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))) {
             return Next::Stop(Outcome::Lost(format!("the request is too large: {error}; shorten the command")));
@@ -380,7 +299,7 @@ impl Client {
                 self.say(&escaped(&notice.text));
                 Next::Continue
             }
-            Frame::End(end) => Next::Stop(ended(end)),
+            Frame::End(end) => Next::Stop(Outcome::of(end)),
             // Only for watchers.
             _ => Next::Continue,
         }
@@ -507,10 +426,10 @@ impl Client {
         }
         if self.face == Face::Terminal && signal != Signal::Interrupt {
             // The terminal closes or this client is told to go: the session waits for us.
-            return Next::Stop(self.detach().await);
+            return Next::Stop(Outcome::Left { running: self.detach().await });
         }
         if !self.accepted || !self.feed_control(&Frame::Signal(signal)) {
-            return Next::Stop(self.detach().await);
+            return Next::Stop(Outcome::Left { running: self.detach().await });
         }
         Next::Continue
     }
@@ -563,9 +482,10 @@ impl Client {
         Outcome::Left { running }
     }
 
-    async fn detach(&mut self) -> Outcome {
+    /// Leaves the session running and tells the server so, if it can be told.
+    async fn detach(&mut self) -> Option<String> {
         self.say_goodbye(&Frame::Detach).await;
-        Outcome::Left { running: self.session.as_ref().map(|session| session.id.clone()) }
+        self.session.as_ref().map(|session| session.id.clone())
     }
 
     /// Sends a last frame and waits, for a moment, until it is gone. Tells whether it was sent.
@@ -582,10 +502,6 @@ impl Client {
         // Orderly, so that the frame is on its way before the process ends; bounded by the link itself.
         way.connection.close().await;
         matches!(sent, Ok(Ok(())))
-    }
-
-    fn pty(&self) -> Option<Pty> {
-        (self.face != Face::Pipes).then(terminal::pty)
     }
 
     /// A line of ours: on standard error, without disturbing a raw terminal.
@@ -607,13 +523,4 @@ async fn read(source: &mut Option<Source>, room: usize) -> io::Result<Bytes> {
 
 fn terminated() -> Frame {
     Frame::End(End { reason: EndReason::Terminated.as_str().to_owned(), message: String::new(), exit: None })
-}
-
-fn ended(end: End) -> Outcome {
-    let exit = end.exit.and_then(|exit| match (exit.code, exit.signal) {
-        (Some(code), _) => Some(ExitStatus::Code(code)),
-        (None, Some(name)) => Some(ExitStatus::Signal { name, core_dumped: exit.core_dumped }),
-        (None, None) => None,
-    });
-    Outcome::Ended { reason: EndReason::parse(&end.reason), message: end.message, exit }
 }

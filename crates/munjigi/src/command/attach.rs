@@ -8,7 +8,8 @@ use super::shell::SessionOptions;
 use super::{Finish, resolve, sessions};
 use crate::cli::Where;
 use crate::client::api::Api;
-use crate::client::session::{self, Start};
+use crate::client::session;
+use crate::client::wish::Start;
 
 /// Go on with a session that was left running
 #[derive(Debug, Args)]

@@ -30,7 +30,7 @@ use crate::cli::{Command, Where};
 use crate::client::api::Api;
 use crate::client::context::{self, Context, Surroundings};
 use crate::client::embedded;
-use crate::client::session::Outcome;
+use crate::client::wish::Outcome;
 
 /// How a command finished; `main` makes an exit status of it.
 #[derive(Debug)]

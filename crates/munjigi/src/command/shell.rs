@@ -10,9 +10,10 @@ use super::{Finish, ls, resolve};
 use crate::cli::Where;
 use crate::client::api::Api;
 use crate::client::context::Context;
-use crate::client::session::{self, Face, Start};
+use crate::client::session;
 use crate::client::terminal;
 use crate::client::text::escaped;
+use crate::client::wish::{Face, Start};
 
 /// Open a recorded shell on a node
 #[derive(Debug, Args)]

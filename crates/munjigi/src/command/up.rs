@@ -22,7 +22,8 @@ use crate::client::clock;
 use crate::client::context::{self, Context, Surroundings, Wishes};
 use crate::client::embedded::is_running;
 use crate::client::progress::Progress;
-use crate::client::session::{self, Start};
+use crate::client::session;
+use crate::client::wish::Start;
 
 /// Files below the data directory.
 const AGENT_DIR: &str = "agent";

@@ -215,6 +215,9 @@ pub(crate) struct RecordingPart {
     pub(crate) events: Vec<RecordedEvent>,
     /// `FromRecord` of the next call.
     pub(crate) next: u64,
+    /// Whether the recording is sealed and these events are its last.
+    #[serde(default)]
+    pub(crate) sealed: bool,
 }
 
 /// One event of a recording. Which members are present depends on `kind`.
@@ -461,3 +464,33 @@ pub(crate) struct Activation {
 
 /// How long an activation that `munjigi up` makes for this machine lives.
 pub(crate) const ACTIVATION_LIFE: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(json: serde_json::Value) -> Option<EventKind> {
+        serde_json::from_value::<RecordedEvent>(json).unwrap().decode().map(|event| event.kind)
+    }
+
+    #[test]
+    fn events_of_a_recording_are_read_and_what_is_unknown_is_left_out() {
+        let output = serde_json::json!({"At": 7, "Kind": "Output", "Stream": "stderr", "Offset": 3, "Data": "7JWI"});
+        let bytes = bytes::Bytes::from_static("안".as_bytes());
+        assert_eq!(decoded(output), Some(EventKind::Output { stream: OutputStream::Stderr, offset: 3, bytes }));
+        let hidden = serde_json::json!({"At": 7, "Kind": "Input", "Offset": 3, "Hidden": 12});
+        assert_eq!(decoded(hidden), Some(EventKind::Input { offset: 3, data: InputData::Hidden(12) }));
+        let end = serde_json::json!({"At": 9, "Kind": "End", "Reason": "exited", "ExitCode": 7});
+        let exit = Some(ExitStatus::Code(7));
+        assert_eq!(decoded(end), Some(EventKind::End { reason: EndReason::Exited, exit }));
+        for unknown in [
+            serde_json::json!({"At": 1, "Kind": "Dance"}),
+            serde_json::json!({"At": 1, "Kind": "Output", "Data": "not base64!"}),
+            serde_json::json!({"At": 1, "Kind": "Output"}),
+            serde_json::json!({"At": 1, "Kind": "Resize", "Rows": 0, "Columns": 9}),
+            serde_json::json!({"At": 1, "Kind": "End", "Reason": "bored"}),
+        ] {
+            assert_eq!(decoded(unknown), None);
+        }
+    }
+}

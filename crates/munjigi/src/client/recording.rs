@@ -36,7 +36,7 @@ impl RecordingReader {
         let part: RecordingPart =
             api.munjigi("ReadRecording", &request).await.doing(api.context(), "cannot read the recording")?;
         // A part without progress is the end, whatever else it says: no server can keep us asking for ever.
-        self.over = part.events.is_empty() || part.next <= self.next;
+        self.over = part.sealed || part.events.is_empty() || part.next <= self.next;
         self.next = part.next;
         if part.events.is_empty() {
             return Ok(None);

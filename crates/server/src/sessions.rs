@@ -185,7 +185,8 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
     for row in server.store.unfinished_sessions().await? {
         match server.recordings.reopen(&row.id, mode(&row)).await {
             Ok((recorder, recovered)) => {
-                launch::take_back(server, facts_of(&row), recorder, recovered.output_end);
+                let held = launch::Held { output_end: recovered.output_end, input_end: recovered.input_end };
+                launch::take_back(server, facts_of(&row), recorder, held);
                 taken += 1;
             }
             Err(error) => {

@@ -93,12 +93,14 @@ pub struct Hub {
     /// Next input offset that goes to the node.
     input_next: u64,
     input_acked: u64,
+    /// Input before this offset is in the recording.
+    input_recorded: u64,
     output_acked: u64,
     size: Option<TerminalSize>,
     times: Times,
-    exit: Option<Exit>,
     /// Why the session is being ended, once somebody ordered it.
     ending: Option<(EndReason, String)>,
+    recording_is_broken: bool,
     finishing: Option<JoinHandle<Outcome>>,
     finished: Option<Arc<Outcome>>,
     done: Vec<oneshot::Sender<()>>,
@@ -120,6 +122,8 @@ pub struct HubParts {
     pub outcome: watch::Sender<Option<Arc<Outcome>>>,
     /// Size of the terminal at the start.
     pub size: Option<TerminalSize>,
+    /// Offset behind the input that is recorded.
+    pub input_end: u64,
 }
 
 impl Hub {
@@ -150,12 +154,13 @@ impl Hub {
             waiting: None,
             input_next: 0,
             input_acked: 0,
+            input_recorded: parts.input_end,
             output_acked: parts.log.end(),
             log: parts.log,
             size: parts.size,
             times,
-            exit: None,
             ending: None,
+            recording_is_broken: false,
             finishing: None,
             finished: None,
             done: Vec::new(),
@@ -252,7 +257,8 @@ impl Hub {
     fn may_read_node(&self) -> bool {
         let lag = self.client.as_ref().map_or(0, |client| self.log.end().saturating_sub(client.cursor));
         let backlog = self.recorder.as_ref().map_or(0, Recorder::backlog);
-        lag < CLIENT_LAG && backlog < RECORDER_LAG && self.recorder.is_some()
+        // A broken recording takes nothing more, but the node's word that the program is gone must be heard.
+        self.recorder.is_some() && lag < CLIENT_LAG && (backlog < RECORDER_LAG || self.recording_is_broken)
     }
 
     /// The client is read only while the node takes its input. While the node is away input is read and dropped: the
@@ -370,15 +376,18 @@ impl Hub {
             return;
         }
         let stored = self.log.end();
-        if rejoin.output_from > stored {
-            // The node forgot output that this server had acknowledged and no longer has: a power failure took it.
-            self.mark(format!("{} bytes of output are lost", rejoin.output_from - stored));
-            self.log.skip_to(rejoin.output_from);
-        }
-        stream.feed(&Frame::Rejoined(Rejoined { output_stored: self.log.end() }));
+        stream.feed(&Frame::Rejoined(Rejoined { output_stored: stored }));
         self.node = NodeEnd::Running(stream);
         self.times.without_node = None;
         self.times.starting = None;
+        if rejoin.output_from > stored {
+            // The node forgot output that this server had acknowledged and no longer has: a power failure took it.
+            self.recording_failed(&format!("{} bytes of output are lost", rejoin.output_from - stored));
+        }
+        if rejoin.input_received > self.input_recorded {
+            // Typed and taken before this server was killed; what it was is not known, how much it was is.
+            self.record_input(rejoin.input_received, Bytes::new());
+        }
         self.input_next = rejoin.input_received;
         self.input_acked = self.input_acked.max(rejoin.input_received);
         self.output_acked = 0;
@@ -451,12 +460,26 @@ impl Hub {
         let offset = self.input_next;
         self.input_next += data.len() as u64;
         self.times.active = Instant::now();
-        let recorded = match self.facts.record_input {
-            true => InputData::Bytes(data.clone()),
-            false => InputData::Hidden(data.len() as u64),
-        };
-        self.record(EventKind::Input { offset, data: recorded });
+        self.record_input(offset, data.clone());
         self.feed_node(&Frame::Input { offset, data });
+    }
+
+    /// Records input. What was recorded before (it is sent again after a broken link) is left out; what is missing
+    /// before `offset` (it was taken while no server could record it) is recorded as so many bytes.
+    fn record_input(&mut self, offset: u64, data: Bytes) {
+        let from = self.input_recorded;
+        if offset > from {
+            self.record(EventKind::Input { offset: from, data: InputData::Hidden(offset - from) });
+            self.input_recorded = offset;
+        }
+        let Ok(Some(new)) = continue_at(self.input_recorded, offset, data) else { return };
+        let offset = self.input_recorded;
+        self.input_recorded += new.len() as u64;
+        let data = match self.facts.record_input {
+            true => InputData::Bytes(new),
+            false => InputData::Hidden(new.len() as u64),
+        };
+        self.record(EventKind::Input { offset, data });
     }
 
     fn resize(&mut self, size: TerminalSize) {
@@ -536,7 +559,7 @@ impl Hub {
             self.node_lost("the node left out output").await;
             return;
         };
-        let Some(data) = new else { return };
+        let Some(data) = new.filter(|_| !self.recording_is_broken) else { return };
         let bytes = data.clone();
         self.record(EventKind::Output { stream, offset: self.log.end(), bytes });
         self.log.append(stream, data);
@@ -565,9 +588,10 @@ impl Hub {
             self.mark(format!("the node counts {} bytes of output, the recording {}", exit.output_end, self.log.end()));
         }
         let reason = self.ending.as_ref().map_or(EndReason::Exited, |(reason, _)| *reason);
-        let reason = if exit.detail == EndReason::AgentDied.as_str() { EndReason::AgentDied } else { reason };
-        self.exit = Some(exit.clone());
-        self.finish(reason, exit_status(&exit));
+        let status = exit_status(&exit);
+        // Only a half that lost the other one does not know how the program ended.
+        let reason = if status.is_none() && reason == EndReason::Exited { EndReason::AgentDied } else { reason };
+        self.finish(reason, status);
     }
 
     async fn node_lost(&mut self, why: &str) {
@@ -611,10 +635,12 @@ impl Hub {
     }
 
     fn record(&mut self, kind: EventKind) {
+        if self.recording_is_broken {
+            return;
+        }
         let event = Event { at: self.at(), kind };
         let failed = self.recorder.as_ref().and_then(|recorder| recorder.append(event).err());
         if let Some(error) = failed {
-            tracing::error!(session = %self.facts.id, %error, "recording failed");
             self.recording_failed(&error.to_string());
         }
     }
@@ -625,7 +651,9 @@ impl Hub {
 
     /// A session that cannot be recorded stops (design idea 1).
     fn recording_failed(&mut self, why: &str) {
-        if self.ending.as_ref().is_none_or(|(reason, _)| *reason != EndReason::RecordingFailed) {
+        if !self.recording_is_broken {
+            self.recording_is_broken = true;
+            tracing::error!(session = %self.facts.id, why, "a recording failed; its session is ended");
             let message = format!("the recording could not be written: {why}");
             self.ending = Some((EndReason::RecordingFailed, message.clone()));
             self.times.ending.get_or_insert_with(Instant::now);

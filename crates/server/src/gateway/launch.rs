@@ -39,7 +39,8 @@ pub async fn launch(server: &Arc<Server>, prepared: Prepared, around: Surroundin
     match open_on_node(server, &facts, &around).await {
         Ok(node) => {
             let size = around.pty.as_ref().and_then(Pty::size);
-            spawn(server, facts, recorder, Beginning::Start(node), Some(client), size, 0);
+            let held = Held { output_end: 0, input_end: 0 };
+            spawn(server, facts, recorder, Beginning::Start(node), Some(client), size, held);
         }
         Err(message) => {
             let mut client = client;
@@ -105,9 +106,18 @@ fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
     }
 }
 
+/// What a recording holds when its hub begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Offset behind the output.
+    pub output_end: u64,
+    /// Offset behind the input.
+    pub input_end: u64,
+}
+
 /// Takes back a session from before the server's restart; its node will bring it.
-pub fn take_back(server: &Arc<Server>, facts: SessionFacts, recorder: Recorder, output_end: u64) {
-    spawn(server, facts, recorder, Beginning::TakenBack, None, None, output_end);
+pub fn take_back(server: &Arc<Server>, facts: SessionFacts, recorder: Recorder, held: Held) {
+    spawn(server, facts, recorder, Beginning::TakenBack, None, None, held);
 }
 
 fn spawn(
@@ -117,15 +127,24 @@ fn spawn(
     beginning: Beginning,
     client: Option<FrameStream>,
     size: Option<munjigi_core::session::TerminalSize>,
-    output_end: u64,
+    held: Held,
 ) {
     let facts = Arc::new(facts);
-    let log = Arc::new(SessionLog::new(output_end));
+    let log = Arc::new(SessionLog::new(held.output_end));
     let (orders_tx, orders) = mpsc::channel(ORDERS);
     let (outcome_tx, outcome) = watch::channel(None);
     let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, orders: orders_tx };
     server.gateway.remember(handle);
-    let parts = HubParts { server: server.clone(), facts, log, recorder, orders, outcome: outcome_tx, size };
+    let parts = HubParts {
+        server: server.clone(),
+        facts,
+        log,
+        recorder,
+        orders,
+        outcome: outcome_tx,
+        size,
+        input_end: held.input_end,
+    };
     let hub = Hub::new(parts, beginning, client);
     let stop = server.stop.clone();
     server.tasks.spawn(async move {

@@ -111,12 +111,6 @@ impl SessionLog {
         }
     }
 
-    /// Leaves out `count` bytes that are lost (a recording's tail that a power failure took after the node forgot it).
-    pub fn skip_to(&self, offset: u64) {
-        let mut window = self.window();
-        window.end = window.end.max(offset);
-    }
-
     /// Lets readers read up to `offset`.
     pub fn show(&self, offset: u64) {
         self.visible.send_if_modified(|visible| {

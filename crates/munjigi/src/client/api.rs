@@ -126,7 +126,9 @@ pub(crate) fn refusal_text(code: &str, message: &str) -> String {
 
 fn sentence(code: &str, message: &str, clock_ahead_secs: Option<i64>) -> String {
     let mut text = format!("{} ({})", escaped(message.trim_end_matches('.')), escaped(code));
-    if let Some(step) = next_step(code, clock_ahead_secs) {
+    // A node refuses with the same code and its own reason, which no policy changes.
+    let by_policy = !code.starts_with("AccessDenied") || message.contains("not authorized");
+    if let Some(step) = next_step(code, clock_ahead_secs).filter(|_| by_policy) {
         text.push_str("; ");
         text.push_str(&step);
     }
@@ -412,6 +414,12 @@ mod tests {
         assert!(step(Some(-301)).contains("301 s behind"));
         assert!(step(Some(10)).contains("credentials file"));
         assert!(step(None).contains("credentials file"));
+    }
+
+    #[test]
+    fn only_a_refusal_by_policy_is_said_to_be_one() {
+        assert!(refusal_text("AccessDenied", "User: x is not authorized to perform: y").contains("munjigi explain"));
+        assert!(!refusal_text("AccessDeniedException", "OS user `x` may not log in here").contains("explain"));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod config;
 mod directory;
 mod disk;
 pub mod door;
+mod evidence;
 pub mod gateway;
 mod http;
 pub mod identity;
@@ -39,6 +40,7 @@ mod testing;
 mod tls;
 mod witness;
 
+pub use evidence::{Problem, Progress, Report, verify_data_dir};
 pub use running::Running;
 pub use setup::ServerOptions;
 

@@ -202,7 +202,7 @@ async fn open_store(directory: &Path, config: &Config, now: Timestamp) -> anyhow
 }
 
 /// Reads the master key; makes one only where there is no database yet that needs another.
-fn master_key(directory: &Path, may_make: bool) -> anyhow::Result<MasterKey> {
+pub(crate) fn master_key(directory: &Path, may_make: bool) -> anyhow::Result<MasterKey> {
     let path = directory.join("master.key");
     let shown = path.display();
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);

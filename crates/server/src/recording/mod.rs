@@ -11,6 +11,7 @@ mod recorder;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,7 @@ use self::log::{Log, Repair, SealOrder};
 pub use self::log::{Mode, Progress, SealedRecording};
 pub use self::reader::{Batch, ReadFrom, RecordingReader};
 pub use self::recorder::Recorder;
+pub use self::verdict::problem;
 use self::writer::{Live, Mailbox, Threads};
 use crate::directory::{Access, Directory};
 pub use crate::disk::DiskState;
@@ -305,6 +307,11 @@ fn random<const N: usize>() -> Result<[u8; N], RecordingError> {
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| RecordingError::io("get random bytes")(io::Error::other("the random source failed")))?;
     Ok(bytes)
+}
+
+/// Verifies a recording's file up to its end. Blocks.
+pub(crate) fn verify_file(file: &File, session: &SessionId, keys: &MasterKeys) -> io::Result<Verdict> {
+    scan::verify(file, session, keys, u64::MAX)
 }
 
 /// Runs file work off the runtime's own threads.

@@ -86,7 +86,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        check(path, &options).await?;
+        check(path, &options, Access::Write).await?;
         let writer = pool(&options, 1).await.map_err(|source| OpenError::from_sqlx(path, source))?;
         match Self::prepare(path, &options, writer.clone(), master, now).await {
             Ok(store) => Ok(store),
@@ -95,6 +95,30 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// Opens an existing database for reading alone, also while a server has it open. Schema and content stay as they
+    /// are; whatever would write fails.
+    pub async fn open_read_only(path: &Path, master: Arc<MasterKeys>) -> Result<Self, OpenError> {
+        if !path.try_exists().map_err(|source| io(path, source))? {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).read_only(true);
+        check(path, &options, Access::Read).await?;
+        let wrong = |source| OpenError::from_sqlx(path, source);
+        let readers = pool(&options, 1).await.map_err(wrong)?;
+        let mut connection = readers.acquire().await.map_err(wrong)?;
+        let proved = settings::prove(&mut connection, &master).await;
+        drop(connection);
+        let account = match proved {
+            Ok(Some(account)) => account,
+            Ok(None) => return Err(OpenError::OtherMasterKey(path.to_owned())),
+            Err(StoreError::Database(source)) => return Err(OpenError::from_sqlx(path, source)),
+            Err(source) => return Err(OpenError::Prepare { path: path.to_owned(), source }),
+        };
+        let pages = PageTokens::new(master.clone());
+        let writer = readers.clone();
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), writer, readers, master, account, pages }) })
     }
 
     async fn prepare(
@@ -129,10 +153,20 @@ impl Store {
     }
 }
 
+/// What a database is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
 /// Looks at the file before anything is written to it.
-async fn check(path: &Path, options: &SqliteConnectOptions) -> Result<(), OpenError> {
+async fn check(path: &Path, options: &SqliteConnectOptions, access: Access) -> Result<(), OpenError> {
     let wrong = |source| OpenError::from_sqlx(path, source);
-    let options = SqliteConnectOptions::new().filename(options.get_filename()).busy_timeout(BUSY_TIMEOUT);
+    let options = SqliteConnectOptions::new()
+        .filename(options.get_filename())
+        .busy_timeout(BUSY_TIMEOUT)
+        .read_only(access == Access::Read);
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(wrong)?;
     let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await.map_err(wrong)?;
     if id != APPLICATION_ID {

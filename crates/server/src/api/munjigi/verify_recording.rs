@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use munjigi_core::id::SessionId;
-use munjigi_core::recording;
+use munjigi_core::recording::Verdict;
 use serde::{Deserialize, Serialize};
 
 use super::read_recording::refuse;
@@ -13,7 +13,7 @@ use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::identity::Caller;
-use crate::recording::RecordingError;
+use crate::recording::{RecordingError, problem};
 
 /// Verifies a recording.
 pub struct VerifyRecording;
@@ -69,20 +69,10 @@ impl Operation for VerifyRecording {
     }
 }
 
-/// Compares what a file says of itself with the hash that was kept when it was sealed.
-fn judge(verdict: &recording::Verdict, sealed_hash: Option<&str>) -> VerdictOutput {
-    let hash = hex::encode(verdict.hash);
-    let problem = match (&verdict.bad, sealed_hash) {
-        (Some(place), _) => Some(place.to_string()),
-        (None, Some(_)) if !verdict.sealed => {
-            Some(format!("cut off behind record {}: the recording had been sealed", verdict.records))
-        }
-        (None, Some(kept)) if kept != hash => {
-            Some("another recording stands in its place: the final hash is not the one that was kept".to_owned())
-        }
-        (None, _) => None,
-    };
-    VerdictOutput { whole: problem.is_none(), records: verdict.records, problem, sealed: verdict.sealed, hash }
+fn judge(verdict: &Verdict, sealed_hash: Option<&str>) -> VerdictOutput {
+    let problem = problem(verdict, sealed_hash);
+    let (records, sealed) = (verdict.records, verdict.sealed);
+    VerdictOutput { whole: problem.is_none(), records, problem, sealed, hash: hex::encode(verdict.hash) }
 }
 
 fn missing(sealed_hash: Option<&str>) -> VerdictOutput {

@@ -1,12 +1,17 @@
 //! `munjigi verify`: proves that trail and recordings are whole, or names the first bad place.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use clap::Args;
+use munjigi_server::{Progress as Step, verify_data_dir};
 use serde::Serialize;
 
-use super::{Finish, looking, note, print, print_json, sessions};
+use super::{Finish, looking, note, print, print_json, resolve, sessions};
 use crate::cli::{Format, Output, Where};
 use crate::client::api::{Api, CallContext as _};
 use crate::client::api_types::{Empty, ListSessions, Verdict, VerifyRecording};
+use crate::client::embedded;
 use crate::client::progress::Progress;
 use crate::client::text::escaped;
 
@@ -44,23 +49,51 @@ struct Problem {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
-    looking(&arguments.place, async |api| {
-        let mut report = Report::default();
-        match &arguments.session {
-            Some(session) => {
-                let found = sessions::find(api, session).await?;
-                recording(api, &found.session_id, &mut report).await?;
-            }
-            None => everything(api, &mut report).await?,
+    let context = resolve(&arguments.place)?;
+    let mut report = match (&arguments.session, &context.data_dir) {
+        // Nothing of ours may touch the files before they are proved: no server is started for this.
+        (None, Some(data_dir)) if !embedded::is_running(&context).await? => offline(data_dir).await?,
+        _ => {
+            looking(&arguments.place, async |api| {
+                let mut report = Report::default();
+                match &arguments.session {
+                    Some(session) => {
+                        let found = sessions::find(api, session).await?;
+                        recording(api, &found.session_id, &mut report).await?;
+                    }
+                    None => everything(api, &mut report).await?,
+                }
+                Ok(report)
+            })
+            .await?
         }
-        report.whole = report.problems.is_empty();
-        match arguments.output.output {
-            Format::Json => print_json(&report)?,
-            Format::Table => tell(&report)?,
+    };
+    report.whole = report.problems.is_empty();
+    match arguments.output.output {
+        Format::Json => print_json(&report)?,
+        Format::Table => tell(&report)?,
+    }
+    Ok(if report.whole { Finish::Done } else { Finish::Problems })
+}
+
+/// Verifies the files of a data directory whose server does not run.
+async fn offline(data_dir: &Path) -> anyhow::Result<Report> {
+    let progress = Progress::new();
+    progress.show("verifying the audit trail");
+    let found = verify_data_dir(data_dir, move |step| {
+        if let Step::Recordings { done } = step {
+            progress.show(&format!("verifying recordings: {done}"));
         }
-        Ok(if report.whole { Finish::Done } else { Finish::Problems })
+    });
+    let found = found.await.with_context(|| format!("cannot verify {}", data_dir.display()))?;
+    let problem = |problem: munjigi_server::Problem| Problem { place: problem.place, what: problem.what };
+    Ok(Report {
+        whole: false,
+        trail_records: Some(found.events),
+        recordings: usize::try_from(found.recordings).unwrap_or(usize::MAX),
+        recording_records: found.records,
+        problems: found.problems.into_iter().map(problem).collect(),
     })
-    .await
 }
 
 async fn everything(api: &mut Api, report: &mut Report) -> anyhow::Result<()> {

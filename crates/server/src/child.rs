@@ -49,8 +49,17 @@ impl Drop for Killed {
     }
 }
 
-/// A directory in memory where there is one: what a sync costs is not what these tests look at.
+/// Where files lie in memory on Linux.
+const MEMORY: &str = "/dev/shm";
+
+/// A directory in memory where there is room (containers often give 64 MiB): what a sync costs is not what these tests
+/// look at.
 pub(crate) fn memory() -> tempfile::TempDir {
-    let base = ["/dev/shm", "/tmp"].into_iter().find(|base| Path::new(base).is_dir());
-    base.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
+    let room = nix::sys::statvfs::statvfs(MEMORY).map(|stat| stat.blocks_available() * stat.fragment_size());
+    if room.is_ok_and(|bytes| bytes >= 1 << 30) { tempfile::tempdir_in(MEMORY) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// Tells whether a directory lies in memory.
+pub(crate) fn in_memory(place: &Path) -> bool {
+    place.starts_with(MEMORY)
 }

@@ -23,7 +23,24 @@ fn session(number: u64) -> SessionId {
 /// Records a session of a few bytes and its end in the trail, as the gateway does. Returns the final hash.
 async fn record(test: &TestServer, id: &SessionId) -> String {
     let server = test.server();
-    let meta = StartMeta {
+    let recorder = server.recordings.create(id, &meta(id), Mode::Normal).await.unwrap();
+    for (offset, bytes) in [(0, &b"typed-marker-"[..]), (13, b"shown-marker\n")] {
+        recorder.append(output(offset, bytes)).unwrap();
+    }
+    let sealed = recorder.seal(EndReason::Exited, Some(ExitStatus::Code(7))).await.unwrap();
+    let hash = hex::encode(sealed.hash);
+    let details = json!({ "sessionId": id, "recordingId": id, "recordingHash": hash });
+    server.audit.append(service_event(server, "EndSession", details, None)).await.unwrap();
+    hash
+}
+
+fn output(offset: u64, bytes: &[u8]) -> Event {
+    let bytes = Bytes::copy_from_slice(bytes);
+    Event { at: offset, kind: EventKind::Output { stream: OutputStream::Stdout, offset, bytes } }
+}
+
+fn meta(id: &SessionId) -> StartMeta {
+    StartMeta {
         session: id.clone(),
         kind: SessionKind::Command,
         principal: "arn:aws:iam::123456789012:user/alice".to_owned(),
@@ -35,17 +52,7 @@ async fn record(test: &TestServer, id: &SessionId) -> String {
         term: None,
         started: clock::now(),
         reason: None,
-    };
-    let recorder = server.recordings.create(id, &meta, Mode::Normal).await.unwrap();
-    for (offset, bytes) in [(0, &b"typed-marker-"[..]), (13, b"shown-marker\n")] {
-        let kind = EventKind::Output { stream: OutputStream::Stdout, offset, bytes: Bytes::copy_from_slice(bytes) };
-        recorder.append(Event { at: offset, kind }).unwrap();
     }
-    let sealed = recorder.seal(EndReason::Exited, Some(ExitStatus::Code(7))).await.unwrap();
-    let hash = hex::encode(sealed.hash);
-    let details = json!({ "sessionId": id, "recordingId": id, "recordingHash": hash });
-    server.audit.append(service_event(server, "EndSession", details, None)).await.unwrap();
-    hash
 }
 
 fn json_of(answer: &Answer) -> Value {
@@ -107,6 +114,29 @@ async fn a_recording_is_read_in_parts_and_every_look_is_in_the_trail() {
         assert_eq!(answer.status, 400, "{input}: {}", answer.text);
         assert!(answer.code().contains(code), "{input}: {}", answer.text);
     }
+    test.stop().await;
+}
+
+#[tokio::test]
+async fn a_live_recording_is_followed_as_it_grows() {
+    let test = TestServer::start().await;
+    let (id, server) = (session(1), test.server().clone());
+    let recorder = server.recordings.create(&id, &meta(&id), Mode::Normal).await.unwrap();
+    let wait = |next: u64| json!({ "SessionId": id, "FromRecord": next, "WaitSeconds": 20 });
+    let part = munjigi(&test, "ReadRecording", wait(0)).await;
+    assert_eq!((part["Events"][0]["Kind"].as_str(), &part["Live"]), (Some("Start"), &json!(true)));
+    let (part, ()) = tokio::join!(munjigi(&test, "ReadRecording", wait(1)), async {
+        recorder.append(output(0, b"typed")).unwrap();
+    });
+    assert_eq!(part["Events"][0]["Data"], STANDARD.encode(b"typed"));
+    let verdict = munjigi(&test, "VerifyRecording", json!({ "SessionId": id })).await;
+    assert_eq!((&verdict["Whole"], &verdict["Sealed"]), (&json!(true), &json!(false)));
+    let (part, sealed) = tokio::join!(
+        munjigi(&test, "ReadRecording", wait(part["Next"].as_u64().unwrap())),
+        recorder.seal(EndReason::Exited, None)
+    );
+    assert_eq!((part["Events"][0]["Kind"].as_str(), &part["Sealed"]), (Some("End"), &json!(true)));
+    assert_eq!(sealed.unwrap().bytes_out, 5);
     test.stop().await;
 }
 

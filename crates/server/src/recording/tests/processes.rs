@@ -116,7 +116,8 @@ async fn ten_thousand_silent_recorders_stay_small() {
     const MOST_BYTES_EACH: usize = 12 * 1024;
     if let Some(place) = child::place() {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-        let count = 10_000.min(soft.saturating_sub(100));
+        let wanted = if child::in_memory(&place) { 10_000 } else { 500 };
+        let count = wanted.min(soft.saturating_sub(100));
         let recordings = Arc::new(recordings(&place));
         let warm = recordings.create(&session(99_999), &meta(&session(99_999)), Mode::Normal).await.unwrap();
         let before = resident_bytes();
@@ -138,7 +139,8 @@ async fn ten_thousand_silent_recorders_stay_small() {
     let output =
         child::command(&format!("{HERE}::ten_thousand_silent_recorders_stay_small"), place.path()).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("bytes each"));
+    let said = said(&output);
+    println!("{}", said.lines().find(|line| line.contains("bytes each")).expect("the child counted"));
 }
 
 fn resident_bytes() -> usize {

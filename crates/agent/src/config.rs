@@ -14,16 +14,23 @@ use crate::identity::DataDir;
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// What the node's administrator may set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// User that the link half runs as when the agent is root; default `munjigi`, `_munjigi` or `nobody`.
     pub(crate) link_user: Option<String>,
     /// The only OS users that sessions may run as, whatever the server says; absent: no veto.
     pub(crate) allowed_users: Option<Vec<String>>,
     /// Environment of every session, by the same allow-list as the client's (`LANG`, `LC_*`, `TZ`).
-    #[serde(default)]
     pub(crate) environment: std::collections::BTreeMap<String, String>,
+    /// Whether sessions on a terminal stand in the system's utmp, wtmp and lastlog, where it has them; default true.
+    pub(crate) login_records: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { link_user: None, allowed_users: None, environment: Default::default(), login_records: true }
+    }
 }
 
 /// Reads the configuration; an absent file is the default.

@@ -1,1 +1,11 @@
-//! placeholder
+//! Integration tests: the real binary as server, agent and client, with the real programs of others against it.
+//!
+//! One module per behaviour; `harness` starts and stops things. Every process is ended by the id it was started with,
+//! every directory is temporary.
+
+mod harness;
+
+mod contract;
+mod faults;
+mod sessions;
+mod terminal;

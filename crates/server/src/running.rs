@@ -53,10 +53,12 @@ impl Running {
         &self.server
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. Tells systemd when it is ready and when it stops.
-    pub async fn wait(self) -> anyhow::Result<()> {
+    /// Serves until SIGTERM or SIGINT, then drains. Calls `ready` with the URL once it listens to signals too, and tells
+    /// systemd when it is ready and when it stops.
+    pub async fn wait(self, ready: impl FnOnce(&str)) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("failed to wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to wait for SIGINT")?;
+        ready(&self.endpoint);
         notify(&[NotifyState::Ready]);
         tokio::select! {
             _ = terminate.recv() => {}

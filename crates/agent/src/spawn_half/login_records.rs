@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 
 use super::account::Account;
+use super::program::Held;
 use crate::clock;
 
 /// Where glibc keeps who is logged in.
@@ -33,12 +34,13 @@ pub(crate) struct LoginRecord {
     process_id: i32,
 }
 
-/// Records a login on a terminal; `None` without root, or when the terminal has no number.
-pub(crate) fn begin(account: &Account, process_id: u32, master: impl AsFd) -> Option<LoginRecord> {
+/// Records the login of a program on a terminal; `None` without a terminal, root, or a number of the terminal.
+pub(crate) fn begin(account: &Account, (leader, held): &(Pid, Held)) -> Option<LoginRecord> {
+    let Held::Terminal(master) = held else { return None };
     if !Uid::effective().is_root() {
         return None;
     }
-    let record = LoginRecord { terminal: number(master)?, process_id: process_id.cast_signed() };
+    let record = LoginRecord { terminal: number(master)?, process_id: leader.as_raw() };
     record.write(libc::USER_PROCESS, &account.name);
     record.write_last(account.uid);
     Some(record)

@@ -441,7 +441,10 @@ impl SpawnHalf {
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
         };
         match program::start(&wish, &self.surroundings) {
-            Ok(running) => Ok(Session::running(grant.session, &account, ring, running, processes)),
+            Ok(running) => {
+                let login = self.config.login_records.then(|| login_records::begin(&account, &running)).flatten();
+                Ok(Session::running(grant.session, account.name, ring, running, login, processes))
+            }
             Err(error) => {
                 processes.remove();
                 let (code, text) =

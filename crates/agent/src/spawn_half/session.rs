@@ -9,8 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::{Pid, getsid, tcgetpgrp};
 
-use super::account::Account;
-use super::login_records::{self, LoginRecord};
+use super::login_records::LoginRecord;
 use super::processes::Processes;
 use super::program::Held;
 use crate::halves;
@@ -60,23 +59,20 @@ impl Session {
     /// Builds the session of a program that runs.
     pub(crate) fn running(
         id: SessionId,
-        account: &Account,
+        os_user: String,
         ring: OwnedFd,
         (leader, held): (Pid, Held),
+        login: Option<LoginRecord>,
         mut processes: Processes,
     ) -> Self {
         processes.started(leader);
         let process_id = leader.as_raw().cast_unsigned();
-        let login = match &held {
-            Held::Terminal(master) => login_records::begin(account, process_id, master),
-            Held::Pipes { .. } => None,
-        };
         Self {
             process_id,
             leader: Some(leader),
             held: Some(held),
             login,
-            ..Self::stillborn(id, account.name.clone(), ring, processes)
+            ..Self::stillborn(id, os_user, ring, processes)
         }
     }
 

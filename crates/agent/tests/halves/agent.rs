@@ -104,6 +104,7 @@ pub(crate) fn enrol(directory: &Path, server: &Server) {
         "ca": server.ca,
     });
     write_private(&directory.join("agent.json"), identity.to_string().as_bytes());
+    write_private(&directory.join("agent.toml"), b"login_records = false\n");
     write_private(&directory.join("node.key"), key.to_pkcs8v1().unwrap().as_ref());
     server.nodes.lock().unwrap().keys.push((node, public));
 }

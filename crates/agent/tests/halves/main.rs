@@ -38,7 +38,7 @@ macro_rules! tests {
 const TESTS: &[Test] = tests![
     programs::a_shell_runs_as_its_user_with_nothing_inherited,
     programs::a_terminal_has_its_size_before_the_first_prompt,
-    programs::a_login_is_recorded_where_the_system_does_so,
+    programs::no_login_is_recorded_when_the_node_says_so,
     programs::output_and_errors_stay_apart_and_the_exit_code_comes_last,
     programs::a_signal_that_ends_the_program_is_named,
     programs::signals_reach_the_foreground_program,

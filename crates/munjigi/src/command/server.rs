@@ -35,8 +35,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let running = Server::start(options).await.context("the server cannot start")?;
-        announce(&format!("ready {}", running.endpoint()));
-        running.wait().await
+        running.wait(|endpoint| announce(&format!("ready {endpoint}"))).await
     })?;
     Ok(Finish::Done)
 }

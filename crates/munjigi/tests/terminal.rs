@@ -1,0 +1,178 @@
+//! The client in a real terminal: size, Ctrl-C, Hangul, a large paste, the way out, and the terminal afterwards.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{Termios, tcgetattr};
+
+use crate::faults::user;
+use crate::harness::{TestAgent, TestServer, success, wait_for};
+
+/// A client in a terminal of its own.
+struct Terminal {
+    master: File,
+    slave: File,
+    child: Child,
+    seen: Arc<Mutex<Vec<u8>>>,
+    before: Termios,
+}
+
+impl Terminal {
+    /// Starts a command with a terminal of this size.
+    fn start(server: &TestServer, rows: u16, columns: u16, arguments: &[&str]) -> Self {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pair = openpty(Some(&size), None).unwrap();
+        let (master, slave) = (File::from(pair.master), File::from(pair.slave));
+        let before = tcgetattr(slave.as_fd()).unwrap();
+        // setsid makes the terminal the controlling one of a new session.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", crate::harness::binary()]).args(arguments);
+        server.configure(&mut command);
+        command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, sink) = (master.try_clone().unwrap(), seen.clone());
+        thread::spawn(move || {
+            let mut buffer = [0; 65536];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { master, slave, child, seen, before }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until the screen has shown the text, and forgets everything before and with it.
+    fn expect(&self, text: &str) -> String {
+        wait_for(&format!("{text:?} on the screen, which shows {:?}", self.screen()), || {
+            let mut seen = self.seen.lock().unwrap();
+            let at = seen.windows(text.len()).position(|window| window == text.as_bytes())?;
+            let shown: Vec<u8> = seen.drain(..at + text.len()).collect();
+            Some(String::from_utf8_lossy(&shown).into_owned())
+        })
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let status = Command::new("stty")
+            .args(["rows", &rows.to_string(), "cols", &columns.to_string()])
+            .stdin(Stdio::from(self.slave.try_clone().unwrap()))
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end; the terminal must be as it was.
+    fn end(mut self) -> Option<i32> {
+        let status = wait_for("the client's end", || self.child.try_wait().unwrap());
+        let after = tcgetattr(self.slave.as_fd()).unwrap();
+        assert_eq!(after.local_flags, self.before.local_flags, "the terminal was not restored");
+        assert_eq!(after.input_flags, self.before.input_flags, "the terminal was not restored");
+        status.code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn stage() -> (TestServer, TestAgent) {
+    let server = TestServer::start();
+    let agent = server.agent("web-1");
+    (server, agent)
+}
+
+/// A plain shell on the node, without the person's own start-up files.
+fn shell(server: &TestServer, rows: u16, columns: u16) -> Terminal {
+    let user = user();
+    let mut terminal =
+        Terminal::start(server, rows, columns, &["shell", "web-1", "--user", &user, "--", "/bin/sh", "-i"]);
+    terminal.type_in("PS1='$ '; echo be''gin\n");
+    terminal.expect("begin");
+    terminal
+}
+
+#[test]
+fn size_resize_interrupt_hangul_and_exit_status_are_as_on_the_node_itself() {
+    let (server, _agent) = stage();
+    let mut terminal = shell(&server, 37, 111);
+    terminal.type_in("stty size; tty; echo $TERM\n");
+    terminal.expect("37 111");
+    terminal.expect("/dev/pts/");
+    terminal.expect("xterm-256color");
+    terminal.resize(50, 132);
+    wait_for("the new size", || {
+        terminal.master.try_clone().unwrap().write_all(b"stty size\n").unwrap();
+        thread::sleep(std::time::Duration::from_millis(100));
+        terminal.screen().contains("50 132").then_some(())
+    });
+    terminal.type_in("sleep 1000\n");
+    terminal.expect("sleep 1000");
+    // The interrupt reaches the program only once it runs in the foreground.
+    wait_for("sleep to run", || {
+        let running = crate::harness::output(Command::new("pgrep").args(["-xf", "sleep 1000"]));
+        (!running.stdout.is_empty()).then_some(())
+    });
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo 안녕''하세요\n");
+    terminal.expect("안녕하세요");
+    terminal.type_in("exit 42\n");
+    assert_eq!(terminal.end(), Some(42));
+    let id = server.sessions().remove(0)["id"].as_str().unwrap().to_owned();
+    let played = success(&mut server.munjigi(&["play", &id, "--text"]));
+    assert!(played.contains("안녕하세요") && played.contains("50 132"));
+}
+
+#[test]
+fn a_paste_of_a_mebibyte_arrives_whole() {
+    let (server, _agent) = stage();
+    let kept = server.directory().join("pasted");
+    let mut terminal = shell(&server, 24, 80);
+    // Raw on the node as well: the line discipline would cut lines at 4096 bytes, as in any terminal.
+    let total = 1 << 20;
+    terminal.type_in(&format!(
+        "stty raw -echo; echo re''ady; head -c {total} > {}; stty sane; echo pas''ted\n",
+        kept.display()
+    ));
+    terminal.expect("ready");
+    let paste: String = (0..total / 16).map(|n| format!("{n:014} \n")).collect();
+    assert_eq!(paste.len(), total);
+    terminal.type_in(&paste);
+    terminal.expect("pasted");
+    assert!(std::fs::read(&kept).unwrap() == paste.as_bytes());
+    terminal.type_in("\nexit\n");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn tilde_dot_leaves_and_the_terminal_is_restored() {
+    let (server, _agent) = stage();
+    let mut terminal = shell(&server, 24, 80);
+    terminal.type_in("\r~.");
+    assert_eq!(terminal.end(), Some(255));
+}
+
+#[test]
+fn a_dead_server_ends_with_a_message_when_the_person_leaves() {
+    let (mut server, _agent) = stage();
+    let mut terminal = shell(&server, 24, 80);
+    server.kill();
+    terminal.expect("reconnecting");
+    terminal.type_in("\r~.");
+    assert_eq!(terminal.end(), Some(255));
+}

@@ -42,9 +42,11 @@ release: deps
 	$(CARGO) build --locked --release -p munjigi
 
 # Ratios against OpenSSH, measured in one run on this machine; see bench/README.md.
-bench: release test-deps
+bench: release
 	@scripts/deps bench
-	bench/run
+	$(CARGO) build --locked --release -p munjigi-link --example probe
+	$(CARGO) build --locked --release -p munjigi-core --example policy_speed
+	bench/run $(BENCH_FLAGS)
 
 clean:
 	$(CARGO) clean

@@ -1,0 +1,208 @@
+"""The systems that are compared: OpenSSH with a server of its own, and Munjigi as the contract says to start it."""
+
+import getpass
+import json
+import os
+import pwd
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from . import processes
+
+SHELL = pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(condition, what, limit=20):
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {limit} s for {what}")
+        time.sleep(0.01)
+
+
+class OpenSsh:
+    """sshd with its own keys and settings on a free port of loopback, and the ways of reaching it."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        directory.mkdir()
+        self.port = free_port()
+        for name in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True)
+        (directory / "authorized").write_bytes((directory / "user.pub").read_bytes())
+        # SHLVL keeps bash from reading the user's .bashrc for a remote command: no other system here would read it.
+        (directory / "sshd_config").write_text(f"""
+            Port {self.port}
+            ListenAddress 127.0.0.1
+            HostKey {directory}/host
+            PidFile {directory}/sshd.pid
+            AuthorizedKeysFile {directory}/authorized
+            StrictModes no
+            UsePAM no
+            PasswordAuthentication no
+            KbdInteractiveAuthentication no
+            PermitRootLogin prohibit-password
+            MaxStartups 1000
+            MaxSessions 1000
+            PrintMotd no
+            SetEnv SHLVL=2
+        """)
+        (directory / "config").write_text(f"""
+            Host *
+            HostName 127.0.0.1
+            User {getpass.getuser()}
+            IdentityFile {directory}/user
+            IdentitiesOnly yes
+            BatchMode yes
+            StrictHostKeyChecking no
+            UserKnownHostsFile /dev/null
+            GlobalKnownHostsFile /dev/null
+            LogLevel ERROR
+        """)
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        self.daemon = processes.start(
+            ["/usr/sbin/sshd", "-D", "-e", "-f", directory / "sshd_config"], directory / "sshd.log", stdin=subprocess.DEVNULL
+        )
+        wait_for(self._listens, "sshd to listen")
+        self.master = processes.start(
+            self.client() + ["-M", "-N", "-S", str(directory / "mux"), "target"],
+            directory / "mux.log", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )
+        wait_for((directory / "mux").exists, "the ControlMaster")
+
+    def stop(self):
+        """Ends the master first and lets sshd see its own children end, so that nothing is left to init."""
+        processes.stop(self.master)
+        wait_for(lambda: not processes.children(self.daemon.pid), "sshd's last connections to end")
+        processes.stop(self.daemon)
+
+    def _listens(self):
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def client(self, port=None):
+        return ["ssh", "-F", str(self.directory / "config"), "-p", str(port or self.port)]
+
+    def way(self, name, port=None):
+        """Returns the command line up to the remote command, for `ssh`, `ssh-x25519`, `ssh-mux` or `ssh-J`."""
+        extra = {
+            "ssh": [],
+            "ssh-x25519": ["-o", "KexAlgorithms=curve25519-sha256"],
+            "ssh-mux": ["-S", str(self.directory / "mux")],
+            "ssh-J": ["-J", f"target:{self.port}"],
+        }[name]
+        return self.client(port) + extra
+
+    def command(self, name, line, terminal=False, port=None):
+        return self.way(name, port) + (["-tt"] if terminal else ["-T"]) + ["target", line]
+
+
+class Munjigi:
+    """A server in a data directory of its own; agents join it as the contract says."""
+
+    def __init__(self, binary, probe, directory, strict=False):
+        self.binary, self.probe, self.directory = str(binary), str(probe), directory
+        directory.mkdir()
+        self.data = directory / "data"
+        # The limits of one address and one key are raised: everything here comes from one address with one key.
+        settings = f"""
+            [session]
+            strict_recording = {str(strict).lower()}
+            default_os_user = "{getpass.getuser()}"
+            [limits]
+            session_starts_per_minute = 1000000
+            live_sessions = 100000
+            unauthenticated = 8192
+            unauthenticated_per_address = 4096
+        """
+        self.settings = directory / "server.toml"
+        self.settings.write_text(settings)
+        self.settings.chmod(0o600)
+        self.surroundings = {
+            name: value for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "MUNJIGI_", "RUST_")) and name.upper() not in ("HTTPS_PROXY", "ALL_PROXY")
+        }
+        self.surroundings["XDG_CONFIG_HOME"] = str(directory / "home")
+        self.start_server()
+        text = subprocess.run(
+            [self.binary, "env", "--data-dir", self.data], env=self.surroundings, check=True, capture_output=True, text=True
+        ).stdout
+        pairs = (word.split("=", 1) for line in text.splitlines() for word in shlex.split(line)[1:])
+        self.environment = self.surroundings | dict(pairs)
+        self.endpoint = self.environment["AWS_ENDPOINT_URL"]
+        self.port = int(self.endpoint.rsplit(":", 1)[1])
+        self.agents = {}
+
+    def start_server(self):
+        self.server = processes.start(
+            [self.binary, "server", "--data-dir", str(self.data), "--listen", "127.0.0.1:0", "--config", str(self.settings)],
+            self.directory / "server.log", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.surroundings,
+        )
+        processes.line_of(self.server, "ready ")
+
+    def restart_server(self):
+        processes.stop(self.server)
+        self.start_server()
+
+    def call(self, operation, value):
+        done = subprocess.run(
+            [self.probe, "call", self.data, f"operation={operation}"], input=json.dumps(value), env=self.surroundings,
+            capture_output=True, text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return json.loads(done.stdout)
+
+    def activation(self, limit=1):
+        answer = self.call("AmazonSSM.CreateActivation", {"IamRole": "bench", "RegistrationLimit": limit})
+        return answer["ActivationId"], answer["ActivationCode"]
+
+    def join(self, name, server=None):
+        """Enrols an agent under a name, by the server's own address or another one that leads there, and runs it."""
+        ident, code = self.activation()
+        data = self.directory / f"agent-{name}"
+        done = subprocess.run(
+            [self.binary, "agent", "join", "--server", server or self.endpoint, "--ca", self.data / "ca.pem",
+             "--data-dir", data, "--name", name],
+            env=self.surroundings | {"MUNJIGI_ACTIVATION_ID": ident, "MUNJIGI_ACTIVATION_CODE": code},
+            capture_output=True, text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"an agent could not join: {done.stderr.strip()}")
+        self.agents[name] = processes.start(
+            [self.binary, "agent", "run", "--data-dir", str(data)], self.directory / f"agent-{name}.log",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.surroundings,
+        )
+        return processes.line_of(self.agents[name], "online ").split()[1]
+
+    def command(self, node, line, terminal=False):
+        return [self.binary, "run", "-t" if terminal else "-T", node, "--", SHELL, "-c", line]
+
+    def start_probe(self, mode, *settings, place=None):
+        return processes.start(
+            [self.probe, mode, str(place or self.data), *settings], self.directory / f"probe-{mode}.log",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.surroundings,
+        )
+
+    def run_probe(self, mode, *settings):
+        done = subprocess.run(
+            [self.probe, mode, self.data, *settings], env=self.surroundings, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"probe {mode}: {done.stderr.strip()}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def stop(self):
+        for agent in self.agents.values():
+            processes.stop(agent)
+        processes.stop(self.server)

@@ -35,8 +35,6 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Defaults for sessions.
     pub session: SessionDefaults,
-    /// How long things are kept.
-    pub retention: Retention,
     /// How much the server takes on.
     pub limits: Limits,
 }
@@ -63,16 +61,6 @@ pub struct SessionDefaults {
     pub default_os_user: Option<String>,
 }
 
-/// How long things are kept.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retention {
-    /// Recordings, in days; `None` keeps them.
-    pub recordings_days: Option<u32>,
-    /// Rows of ended sessions as `DescribeSessions` shows them, in days; `None` keeps them.
-    pub sessions_days: Option<u32>,
-}
-
 /// How much the server takes on.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -86,12 +74,6 @@ pub struct Limits {
     /// Connections of all addresses that have not authenticated (T-91).
     #[serde(deserialize_with = "number::<_, 2, 65_536>")]
     pub unauthenticated: usize,
-    /// Sessions that one access key starts a minute (T-92).
-    #[serde(deserialize_with = "number::<_, 1, 1_000_000>")]
-    pub session_starts_per_minute: usize,
-    /// Live sessions of one access key (T-92).
-    #[serde(deserialize_with = "number::<_, 1, 1_000_000>")]
-    pub live_sessions: usize,
 }
 
 impl Default for Config {
@@ -104,7 +86,6 @@ impl Default for Config {
             accepted_regions: Vec::new(),
             trusted_proxies: Vec::new(),
             session: SessionDefaults::default(),
-            retention: Retention::default(),
             limits: Limits::default(),
         }
     }
@@ -125,13 +106,7 @@ impl Default for SessionDefaults {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            requests: 1024,
-            unauthenticated_per_address: 64,
-            unauthenticated: 1024,
-            session_starts_per_minute: 60,
-            live_sessions: 100,
-        }
+        Self { requests: 1024, unauthenticated_per_address: 64, unauthenticated: 1024 }
     }
 }
 
@@ -277,11 +252,10 @@ mod tests {
         let text = "listen = \"0.0.0.0:8443\"\nnames = [\"gate.example.com\", \"10.0.0.1\", \"::1\"]\nregion = \"eu-1\"\n\
             account = \"123456789012\"\naccepted_regions = [\"us-east-1\"]\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
             [session]\nidle_timeout_seconds = 300\nmaximum_duration_seconds = 3600\nresume_window_seconds = 0\n\
-            strict_recording = true\nrecord_input = false\n[retention]\nrecordings_days = 365\n[limits]\nrequests = 16\n";
+            strict_recording = true\nrecord_input = false\n[limits]\nrequests = 16\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.session.maximum_duration, Some(Duration::from_secs(3600)));
         assert_eq!((config.limits.requests, config.limits.unauthenticated), (16, 1024));
-        assert_eq!(config.retention.recordings_days, Some(365));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::api::ssm::start_session::Judged;
 use crate::clock;
 use crate::door::{RequestMeta, Via};
 use crate::gateway::facts::{Outcome, SessionFacts};
+use crate::gateway::launch;
 use crate::gateway::serve::AuthenticatedNode;
-use crate::gateway::{Handle, launch};
 use crate::recording::{RecordingError, SealedRecording};
 use crate::service_event::service_event;
 use crate::store::{NodeFacts, SessionEnd, SessionRow};
@@ -294,9 +294,4 @@ async fn node_event(
     if let Err(error) = server.audit.append(event).await {
         tracing::error!(%node, %error, name, "a node's event could not be audited");
     }
-}
-
-/// Returns the live session if there is one; used where a person names a session.
-pub fn live(server: &Server, id: &SessionId) -> Option<Handle> {
-    server.gateway.session(id)
 }

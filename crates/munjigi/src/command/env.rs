@@ -30,6 +30,8 @@ fn lines(context: &Context) -> anyhow::Result<String> {
         ("AWS_SHARED_CREDENTIALS_FILE", &credentials_file),
         ("AWS_PROFILE", &context.profile),
         ("AWS_REGION", &context.region),
+        // Version 1 of `aws` and older boto3 look for it here when the profile is not used.
+        ("AWS_DEFAULT_REGION", &context.region),
     ];
     Ok(variables.map(|(name, value)| format!("export {name}={}\n", shell_quoted(value))).concat())
 }
@@ -61,7 +63,8 @@ mod tests {
                 "SSL_CERT_FILE",
                 "AWS_SHARED_CREDENTIALS_FILE",
                 "AWS_PROFILE",
-                "AWS_REGION"
+                "AWS_REGION",
+                "AWS_DEFAULT_REGION"
             ]
         );
         assert!(text.contains("it'\\''s here/ca.pem'") && text.contains("AWS_PROFILE=munjigi\n"), "{text}");

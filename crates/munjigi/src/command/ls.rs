@@ -1,11 +1,14 @@
 //! `munjigi ls`: the nodes, and which of them are connected.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
+use serde::Serialize;
 
 use super::{Finish, looking, note, print, print_json};
 use crate::cli::{Format, Output, Where};
 use crate::client::api::{Api, CallContext as _};
-use crate::client::api_types::{ListNodes, Node, NodeList};
+use crate::client::api_types::{Epoch, ListNodes, Node, NodeList};
 use crate::client::clock;
 use crate::client::table;
 use crate::client::text::duration;
@@ -25,7 +28,7 @@ pub(crate) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     let nodes = looking(&arguments.place, async |api| list(api, arguments.node.as_deref()).await).await?;
     match arguments.output.output {
-        Format::Json => print_json(&nodes)?,
+        Format::Json => print_json(&nodes.iter().map(Line::of).collect::<Vec<_>>())?,
         Format::Table if nodes.is_empty() => {
             note("no nodes; `aws ssm create-activation` and then `munjigi agent join` on a machine add one");
         }
@@ -44,6 +47,42 @@ pub(super) async fn list(api: &mut Api, target: Option<&str>) -> anyhow::Result<
         match page.next_token {
             Some(token) => request.next_token = Some(token),
             None => return Ok(nodes),
+        }
+    }
+}
+
+/// A node as programs read it; the members are part of the command line's contract.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    id: &'a str,
+    name: &'a str,
+    state: &'a str,
+    since: Option<String>,
+    registered: Option<String>,
+    hostname: &'a str,
+    platform: &'a str,
+    platform_version: &'a str,
+    architecture: &'a str,
+    agent_version: &'a str,
+    tags: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn of(node: &'a Node) -> Self {
+        let iso = |instant: Option<Epoch>| instant.map(|instant| instant.timestamp().to_iso_seconds());
+        Self {
+            id: &node.node_id,
+            name: &node.name,
+            state: &node.state,
+            since: iso(node.since),
+            registered: iso(node.registered_at),
+            hostname: &node.hostname,
+            platform: &node.platform_name,
+            platform_version: &node.platform_version,
+            architecture: &node.architecture,
+            agent_version: &node.agent_version,
+            tags: node.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use munjigi_core::id::{AccessKeyId, NodeId, SessionId};
+use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::EndReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -108,11 +108,6 @@ impl Gateway {
     /// Returns all live sessions.
     pub fn live(&self) -> Vec<Handle> {
         self.sessions().values().cloned().collect()
-    }
-
-    /// Returns how many sessions are live that were started with this key.
-    pub fn sessions_of_key(&self, key: &AccessKeyId) -> usize {
-        self.sessions().values().filter(|handle| handle.facts.access_key.as_ref() == Some(key)).count()
     }
 
     /// Ends a session and waits until it is over. Returns whether it was live.

@@ -120,8 +120,6 @@ class Munjigi:
             strict_recording = {str(strict).lower()}
             default_os_user = "{getpass.getuser()}"
             [limits]
-            session_starts_per_minute = 1000000
-            live_sessions = 100000
             unauthenticated = 8192
             unauthenticated_per_address = 4096
         """

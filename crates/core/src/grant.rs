@@ -53,7 +53,7 @@ pub struct Grant {
     pub epoch: Epoch,
     /// Who acts: the principal's ARN.
     pub subject: String,
-    /// What the subject proved itself with: SHA-256 of its access key id and link binding (T-23).
+    /// What the subject proved itself with: SHA-256 of its access key id and the request's id (T-23).
     pub client: [u8; 32],
     /// The exact OS user.
     pub os_user: String,

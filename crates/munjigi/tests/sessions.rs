@@ -49,6 +49,17 @@ fn an_idle_session_is_warned_and_ended() {
 }
 
 #[test]
+fn a_session_that_prints_is_idle_only_where_output_does_not_count() {
+    let server = TestServer::with_config("[session]\nidle_timeout_seconds = 2\nidle_counts_output = false\n");
+    let _agent = server.agent("web-1");
+    let script = "printf ready; while :; do echo tick; sleep 0.2; done";
+    let mut client = start(&server, &["run", "web-1", "--user", &user(), "--", "sh", "-c", script]);
+    let _stdin = client.stdin.take();
+    assert!(!client.wait_with_output().unwrap().status.success());
+    ended(&server, "idle-timeout");
+}
+
+#[test]
 fn a_session_ends_at_its_maximum_duration() {
     let server = TestServer::with_config("[session]\nmaximum_duration_seconds = 2\n");
     let _agent = server.agent("web-1");
@@ -162,6 +173,71 @@ fn a_watcher_sees_what_the_person_sees_and_types_nothing() {
     let rest = client.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&rest.stdout), "안녕\n");
     assert!(watcher.wait().unwrap().success());
+}
+
+/// Makes a user with a policy and a key; returns a maker of its commands, and the key's id.
+fn person<'s>(server: &'s TestServer, name: &str, policy: &str) -> (impl Fn(&[&str]) -> Command + 's, String) {
+    server.aws_json(&["iam", "create-user", "--user-name", name]);
+    let tag = format!("Key=SSMSessionRunAs,Value={}", user());
+    server.aws_json(&["iam", "tag-user", "--user-name", name, "--tags", &tag]);
+    let put = ["iam", "put-user-policy", "--user-name", name, "--policy-name", "p", "--policy-document", policy];
+    server.aws_json(&put);
+    let made = server.aws_json(&["iam", "create-access-key", "--user-name", name]);
+    let field = |field: &str| made["AccessKey"][field].as_str().unwrap().to_owned();
+    let (id, secret) = (field("AccessKeyId"), field("SecretAccessKey"));
+    let key = id.clone();
+    let command = move |arguments: &[&str]| {
+        let mut command = server.munjigi(arguments);
+        command.env_remove("AWS_PROFILE").env_remove("AWS_SHARED_CREDENTIALS_FILE");
+        command.env("AWS_ACCESS_KEY_ID", &id).env("AWS_SECRET_ACCESS_KEY", &secret);
+        command
+    };
+    (command, key)
+}
+
+#[test]
+fn a_policy_can_allow_commands_and_no_shells() {
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let policy = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Action":["ssm:StartSession"],"Resource":"arn:aws:ssm:*:*:managed-instance/*",
+         "Condition":{"Bool":{"ssm:SessionDocumentAccessCheck":"true"}}},
+        {"Effect":"Allow","Action":"ssm:StartSession","Resource":"arn:aws:ssm:*:*:document/AWS-StartNonInteractiveCommand"},
+        {"Effect":"Allow","Action":"munjigi:StartPrivilegedSession","Resource":"*"}]}"#;
+    let (alice, _) = person(&server, "alice", policy);
+    assert_eq!(success(&mut alice(&["run", "web-1", "--", "echo", "commands"])), "commands\n");
+    let refused = output(&mut alice(&["shell", "web-1"]));
+    assert_eq!(refused.status.code(), Some(255));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("document/SSM-SessionManagerRunShell"), "{said}");
+}
+
+#[test]
+fn a_watcher_is_sent_away_when_permission_or_key_goes() {
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let mut client = start(&server, &["run", "web-1", "--user", &user(), "--", "sh", "-c", STAY]);
+    let _stdin = client.stdin.take();
+    let id = server.sessions().remove(0)["id"].as_str().unwrap().to_owned();
+    let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow",
+        "Action":["munjigi:WatchSession","ssm:DescribeSessions"],"Resource":"*"}}"#;
+    for name in ["policy", "key"] {
+        let (command, key) = person(&server, name, policy);
+        let mut watcher = begin(&mut command(&["watch", &id]));
+        if name == "policy" {
+            server.aws_json(&["iam", "delete-user-policy", "--user-name", name, "--policy-name", "p"]);
+        } else {
+            let state = ["--access-key-id", &key, "--status", "Inactive"];
+            server.aws_json(&[&["iam", "update-access-key", "--user-name", name][..], &state].concat());
+        }
+        drop(watcher.stdin.take());
+        let left = watcher.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&left.stderr).into_owned();
+        // With the key goes the link as well; which of both the watcher hears of first is chance.
+        assert!(["taken away", "security token"].iter().any(|sign| said.contains(sign)), "{name}: {left:?}");
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
 }
 
 #[test]

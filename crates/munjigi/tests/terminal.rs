@@ -23,8 +23,15 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command with a terminal of this size.
+    /// Starts a command with a terminal of this size, whose screen is read.
     fn start(server: &TestServer, rows: u16, columns: u16, arguments: &[&str]) -> Self {
+        let terminal = Self::start_unread(server, rows, columns, arguments);
+        terminal.read();
+        terminal
+    }
+
+    /// Starts a command with a terminal of this size, whose screen nobody reads yet.
+    fn start_unread(server: &TestServer, rows: u16, columns: u16, arguments: &[&str]) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(Some(&size), None).unwrap();
         let (master, slave) = (File::from(pair.master), File::from(pair.slave));
@@ -36,15 +43,18 @@ impl Terminal {
         command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
         let end = || Stdio::from(slave.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (mut reader, sink) = (master.try_clone().unwrap(), seen.clone());
+        Self { master, slave, child, seen: Arc::default(), before }
+    }
+
+    /// Reads the screen from now on.
+    fn read(&self) {
+        let (mut reader, sink) = (self.master.try_clone().unwrap(), self.seen.clone());
         thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
                 sink.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
         });
-        Self { master, slave, child, seen, before }
     }
 
     fn type_in(&mut self, text: &str) {
@@ -175,4 +185,29 @@ fn a_dead_server_ends_with_a_message_when_the_person_leaves() {
     terminal.expect("reconnecting");
     terminal.type_in("\r~.");
     assert_eq!(terminal.end(), Some(255));
+}
+
+#[test]
+fn an_interrupt_reaches_a_program_whose_output_nobody_takes() {
+    let (server, _agent) = stage();
+    let word = format!("word-{}", std::process::id());
+    let command = ["shell", "web-1", "--user", &user(), "--", "yes", &word];
+    let mut terminal = Terminal::start_unread(&server, 24, 80, &command);
+    let blocked = || {
+        let found = crate::harness::output(Command::new("pgrep").args(["-xf", &format!("yes {word}")]));
+        let pid = String::from_utf8(found.stdout).unwrap().trim().to_owned();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        Some(rest.split(' ').nth(11)?.to_owned() + rest.split(' ').nth(12)?)
+    };
+    // It stands still once its processor time no longer grows.
+    wait_for("the program to block", || {
+        let before = blocked()?;
+        thread::sleep(std::time::Duration::from_millis(500));
+        (blocked()? == before).then_some(())
+    });
+    terminal.type_in("\u{3}");
+    wait_for("the program's end", || blocked().is_none().then_some(()));
+    terminal.read();
+    assert_eq!(terminal.end(), Some(130));
 }

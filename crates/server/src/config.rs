@@ -43,15 +43,17 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionDefaults {
-    /// Without input for so long, a session ends; 1 second to 1 day. In seconds as `idle_timeout_seconds`.
+    /// Idle for so long, a session ends; 1 second to 1 day. In seconds as `idle_timeout_seconds`.
     #[serde(rename = "idle_timeout_seconds", deserialize_with = "seconds::<_, 1, 86_400>")]
     pub idle_timeout: Duration,
+    /// Whether output keeps a session from being idle, as in AWS Session Manager; otherwise only input does.
+    pub idle_counts_output: bool,
     /// A session ends this long after its start; `None` sets no limit. As `maximum_duration_seconds`, 1 second to 30
     /// days.
     #[serde(rename = "maximum_duration_seconds", deserialize_with = "some_seconds::<_, 1, 2_592_000>")]
     pub maximum_duration: Option<Duration>,
-    /// How long a shell outlives its client's or server's link; 0 to 1 day. As `resume_window_seconds`.
-    #[serde(rename = "resume_window_seconds", deserialize_with = "seconds::<_, 0, 86_400>")]
+    /// How long a shell outlives its client's or server's link; 0 to 10 minutes (T-26), which agents outwait. As `resume_window_seconds`.
+    #[serde(rename = "resume_window_seconds", deserialize_with = "seconds::<_, 0, 600>")]
     pub resume_window: Duration,
     /// Whether output is shown only after it is stored.
     pub strict_recording: bool,
@@ -95,6 +97,7 @@ impl Default for SessionDefaults {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(20 * 60),
+            idle_counts_output: true,
             maximum_duration: None,
             resume_window: Duration::from_secs(600),
             strict_recording: false,

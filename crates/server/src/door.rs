@@ -18,8 +18,8 @@ use futures_util::FutureExt as _;
 use munjigi_core::audit::AuditRecord;
 use serde_json::Value;
 
-pub(crate) use judge::question;
 pub use judge::{Decided, judge};
+pub(crate) use judge::{allow_demands, question};
 pub(crate) use record::{Event, Outcome, Who};
 pub use request::{RequestMeta, TlsDetails, Via};
 

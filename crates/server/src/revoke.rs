@@ -4,14 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use munjigi_core::id::SessionId;
 use munjigi_core::session::EndReason;
 
 use crate::Server;
-use crate::api::ssm::start_session::{choose_user_requirement, document_requirement, privileged_requirement};
-use crate::api::ssm::target::node_requirement;
+use crate::api::munjigi::attach_session::WATCH_ACTION;
+use crate::api::ssm::start_session::{
+    choose_user_requirement, document_requirement, privileged_requirement, start_requirement,
+};
+use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::clock;
 use crate::door::{self, RequestMeta};
 use crate::gateway::{Handle, end};
+use crate::identity::Caller;
 use crate::store::StoreError;
 
 /// How often sessions are judged without a change: conditions on time and day end sessions too (iam-policy 7).
@@ -62,7 +67,7 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
             return None;
         }
     };
-    let mut needs = vec![node_requirement(server, "ssm:StartSession", &node)];
+    let mut needs = vec![start_requirement(server, &node, facts.needs.document)];
     needs.extend(facts.needs.document.then(|| document_requirement(server, &facts.document)));
     needs.extend(facts.needs.chosen_user.then(|| choose_user_requirement(server, &node, &facts.os_user)));
     needs.extend(facts.privileged.then(|| privileged_requirement(server, &node, &facts.os_user)));
@@ -70,5 +75,24 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
     match door::judge(server, &owner, needs, &request).1 {
         Ok(()) => None,
         Err(denial) => Some(denial.message),
+    }
+}
+
+/// Returns when a watcher may watch no longer. Judged like running sessions: at each change, and once a minute.
+pub(crate) async fn watching_ends(server: &Server, caller: &Caller, session: &SessionId, request: &RequestMeta) {
+    let mut changed = server.identities.changed();
+    loop {
+        tokio::select! {
+            changed = changed.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let Some(caller) = server.identities.present(caller) else { return };
+        // An outage is no revocation (T-17): the next look decides.
+        let Ok(row) = find(server, session).await else { continue };
+        let needs = vec![session_requirement(server, WATCH_ACTION, session, row.as_ref())];
+        let request = RequestMeta { time: clock::now(), ..request.clone() };
+        if door::judge(server, caller.principal(), needs, &request).1.is_err() {
+            return;
+        }
     }
 }

@@ -57,17 +57,25 @@ pub(crate) fn question(
     resource: &str,
     request: &RequestMeta,
 ) -> policy::Request {
-    let account = server.deployment.account.as_str();
-    let asker = policy::Principal {
+    let mut asked = policy::Request::new(asker(server, principal), action, resource);
+    asked.context = context(principal, server.deployment.account.as_str(), request);
+    asked
+}
+
+/// Tells whether an Allow for the action and resource demands that the Boolean condition key be true.
+pub(crate) fn allow_demands(server: &Server, principal: &Principal, action: &str, resource: &str, key: &str) -> bool {
+    let asked = policy::Request::new(asker(server, principal), action, resource);
+    policy::allow_demands_true(&principal.policies.identity, &asked, key)
+}
+
+fn asker(server: &Server, principal: &Principal) -> policy::Principal {
+    policy::Principal {
         kind: principal.kind,
         arn: principal.arn.to_string(),
-        account: account.to_owned(),
+        account: server.deployment.account.to_string(),
         source_arn: None,
         unique_id: principal.unique_id.as_ref().map(ToString::to_string),
-    };
-    let mut asked = policy::Request::new(asker, action, resource);
-    asked.context = context(principal, account, request);
-    asked
+    }
 }
 
 /// Decides whether an operation may run for a caller.

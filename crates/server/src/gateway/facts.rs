@@ -60,7 +60,7 @@ pub struct SessionFacts {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Needs {
-    /// The document, because it was named.
+    /// The document, because it was named or a policy asked for the check.
     pub document: bool,
     /// The right to choose the OS user.
     pub chosen_user: bool,

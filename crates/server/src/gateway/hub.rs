@@ -54,8 +54,8 @@ pub enum Order {
         /// Told when the session is over.
         done: Option<oneshot::Sender<()>>,
     },
-    /// Somebody watches now, or no longer: a line for the recording.
-    Mark(String),
+    /// Somebody watches now, or no longer: a line for the recording and for the person.
+    Watcher(String),
 }
 
 /// Everything that can happen to a session.

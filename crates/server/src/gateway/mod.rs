@@ -20,6 +20,7 @@ pub mod log;
 pub mod nodes;
 pub mod peer;
 pub mod serve;
+pub mod starts;
 mod timers;
 mod watch_stream;
 
@@ -69,6 +70,8 @@ impl Handle {
 pub struct Gateway {
     /// The connected nodes.
     pub nodes: nodes::Nodes,
+    /// Wishes granted lately.
+    pub starts: starts::Starts,
     sessions: Mutex<HashMap<SessionId, Handle>>,
     prepared: Mutex<HashMap<SessionId, Prepared>>,
 }

@@ -8,9 +8,10 @@ use munjigi_core::grant::Epoch;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
-use munjigi_core::wire::message::{Accepted, AttachSession, OpenSession, Pty, Refused, Rejoin, open};
+use munjigi_core::wire::message::{Accepted, AttachSession, End, OpenSession, Pty, Refused, Rejoin, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Order;
@@ -35,8 +36,19 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Serves a client's link until it ends. `request` describes the upgrade; each stream is a request of its own.
 pub async fn client(server: Arc<Server>, mut connection: Connection, caller: Caller, request: RequestMeta) {
     let stop = server.stop.clone();
-    while let Some(Some(stream)) = stop.run_until_cancelled(connection.accept()).await {
-        let (server, caller, request) = (server.clone(), caller.clone(), request.again());
+    let mut changed = server.identities.changed();
+    loop {
+        let stream = tokio::select! {
+            stream = connection.accept() => stream,
+            // The link goes with the key that opened it, and everything on the link with it (T-6, T-104).
+            changed = changed.changed() => match server.identities.present(&caller) {
+                Some(_) if changed.is_ok() => continue,
+                _ => None,
+            },
+            () = stop.cancelled() => None,
+        };
+        let (Some(stream), Some(caller)) = (stream, server.identities.present(&caller)) else { break };
+        let (server, request) = (server.clone(), request.again());
         let tasks = server.tasks.clone();
         tasks.spawn(async move { client_stream(&server, &caller, request, stream).await });
     }
@@ -72,7 +84,7 @@ fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
 }
 
 async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenSession) {
-    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token: _ } = wish;
+    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token } = wish;
     let terminal = pty.as_ref().and_then(Pty::size);
     let term = pty.as_ref().map(|pty| pty.term.clone()).unwrap_or_default();
     if pty.is_some() && (terminal.is_none() || !environment_allowed("TERM", &term)) {
@@ -81,8 +93,25 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
     }
     let native = NativeStart { command, os_user, terminal, term };
     let input = StartSessionInput::native(target, document, reason, native);
-    match door::call::<StartSession>(server, caller, input, request.clone()).await {
-        Ok(output) => match server.gateway.take_prepared(&output.session_id) {
+    let granted = server.gateway.starts.of(caller.principal().arn.as_str(), &client_token, Instant::now());
+    let mut is_first = false;
+    let started = granted.get_or_try_init(async || {
+        is_first = true;
+        door::call::<StartSession>(server, caller, input, request.clone()).await.map(|output| output.session_id)
+    });
+    match started.await {
+        Ok(session_id) if !is_first => {
+            let (session_id, watch, output_from) = (session_id.to_string(), false, 0);
+            repeated(
+                server,
+                caller,
+                request,
+                stream,
+                AttachSession { session_id, watch, output_from, from_end: false, pty },
+            )
+            .await;
+        }
+        Ok(session_id) => match server.gateway.take_prepared(session_id) {
             Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
             None => {
                 refuse(stream, "InternalServerError", "the session was lost before it started".to_owned(), "", &request)
@@ -90,6 +119,27 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
         },
         Err(error) => refuse_error(stream, &error, &request),
     }
+}
+
+/// Gives a repeated wish the session that it got the first time; that one may be starting just now.
+async fn repeated(
+    server: &Arc<Server>,
+    caller: &Caller,
+    request: RequestMeta,
+    stream: FrameStream,
+    wish: AttachSession,
+) {
+    let is_known = async {
+        while let Ok(id) = SessionId::parse(&wish.session_id)
+            && server.gateway.session(&id).is_none()
+            && crate::sessions::past(server, &id).await.is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // After that `attach` says what is the matter.
+    let _ = tokio::time::timeout(OPEN_LIMIT, is_known).await;
+    attach(server, caller, request, stream, wish).await;
 }
 
 async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: AttachSession) {
@@ -105,7 +155,7 @@ async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, str
         return attach_past(server, request, stream, session_id, wish).await;
     };
     if wish.watch {
-        return watch(server, &handle, stream, &wish, caller).await;
+        return watch(server, &handle, stream, &wish, caller, request).await;
     }
     if let Err(Order::Attach(stream, wish)) = handle.order(Order::Attach(stream, wish)).await {
         // It ended between the look-up and the order.
@@ -119,6 +169,7 @@ async fn watch(
     mut stream: FrameStream,
     wish: &AttachSession,
     caller: &Caller,
+    request: RequestMeta,
 ) {
     let visible = handle.log.visible();
     let cursor = if wish.from_end { visible } else { wish.output_from.min(visible) };
@@ -134,11 +185,20 @@ async fn watch(
     };
     stream.feed(&Frame::Accepted(Box::new(accepted)));
     // The session may end at any moment; then there is nothing left to mark.
-    let _ = handle.order(Order::Mark(format!("{who} watches"))).await;
-    if let Err(error) = watch_stream::live(server, handle, &mut stream, cursor).await {
+    let _ = handle.order(Order::Watcher(format!("{who} watches"))).await;
+    let watched = tokio::select! {
+        watched = watch_stream::live(server, handle, &mut stream, cursor) => watched,
+        () = crate::revoke::watching_ends(server, caller, &handle.facts.id, &request) => {
+            let message = EndReason::Revoked.sentence().to_owned();
+            let reason = EndReason::Revoked.as_str().to_owned();
+            stream.feed(&Frame::End(End { reason, message, exit: None }));
+            stream.writer.close().await
+        }
+    };
+    if let Err(error) = watched {
         tracing::debug!(%error, "watcher gone");
     }
-    let _ = handle.order(Order::Mark(format!("{who} no longer watches"))).await;
+    let _ = handle.order(Order::Watcher(format!("{who} no longer watches"))).await;
 }
 
 /// Serves somebody who comes back to a session that is over: the rest of its output, then its end.

@@ -9,7 +9,7 @@ use munjigi_core::arn::Deployment;
 use munjigi_core::id::{AccessKeyId, UniqueId};
 use tokio::sync::watch;
 
-use super::{Principal, load};
+use super::{Caller, Principal, load};
 use crate::store::{Store, StoreError};
 
 /// What the store hands over: every principal with compiled policies, every access key with its sealed secret.
@@ -96,6 +96,14 @@ impl Identities {
     /// Finds a principal by its unchanging id.
     pub fn by_unique_id(&self, id: &UniqueId) -> Option<Arc<Principal>> {
         self.snapshot.load().by_unique_id.get(id).cloned()
+    }
+
+    /// Returns the caller as it is now: with its policies of this moment, or not at all once its key is gone, inactive
+    /// or somebody else's (T-6). Links outlive changes; what comes over them is judged by this.
+    pub fn present(&self, caller: &Caller) -> Option<Caller> {
+        let former = caller.principal();
+        let (_, owner) = self.by_access_key(caller.access_key()?)?;
+        (owner.unique_id == former.unique_id).then(|| Caller::new(owner, caller.access_key().cloned()))
     }
 
     /// Finds an active access key and its owner.

@@ -12,6 +12,9 @@ use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service}
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::identity::Caller;
 
+/// What watching needs.
+pub const WATCH_ACTION: &str = "munjigi:WatchSession";
+
 /// Decides about an attach; the stream it arrived on is what gets attached.
 pub struct AttachSession;
 
@@ -54,7 +57,7 @@ impl Operation for AttachSession {
         let row = find(server, &input.session_id).await?;
         let action = match input.mode {
             AttachMode::Primary => "ssm:ResumeSession",
-            AttachMode::Watch => "munjigi:WatchSession",
+            AttachMode::Watch => WATCH_ACTION,
         };
         let own = row.as_ref().is_some_and(|row| Some(row.owner_id.as_str()) == own_id(caller));
         if input.mode == AttachMode::Primary && row.is_some() && !own {

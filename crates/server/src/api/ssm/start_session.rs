@@ -33,6 +33,9 @@ const RUN_AS_TAG: &str = "SSMSessionRunAs";
 const CHOOSE_USER: &str = "munjigi:ChooseOsUser";
 /// Lets a session run as root or another privileged OS user (T-54).
 const PRIVILEGED_USER: &str = "munjigi:StartPrivilegedSession";
+/// Tells policies that the session document is checked as well; the condition key of AWS for it.
+const ACCESS_CHECK: &str = "ssm:SessionDocumentAccessCheck";
+const DOCUMENT_TYPE: &str = "AWS::SSM::Document";
 const DEFAULT_DOCUMENT: &str = "SSM-SessionManagerRunShell";
 const INTERACTIVE: &str = "AWS-StartInteractiveCommand";
 const NON_INTERACTIVE: &str = "AWS-StartNonInteractiveCommand";
@@ -171,7 +174,14 @@ impl Operation for StartSession {
         input.check()?;
         let target = Target::resolve(server, &input.target).await?;
         let mut required = target.requirements(server, "ssm:StartSession", &input.target);
-        required.extend(input.document_name.as_deref().map(|name| document_requirement(server, name)));
+        // A document given by name must be allowed explicitly; the default one only if a policy that would allow the
+        // node asks for it (iam-policy 8.2).
+        let demanded = required.iter().any(|one| demands_document_check(server, caller.principal(), &one.resource));
+        if input.document_name.is_some() || demanded {
+            required = required.into_iter().map(|one| one.with(ACCESS_CHECK, "true")).collect();
+            let name = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+            required.push(document_requirement(server, name));
+        }
         if let Target::Node(node) = &target
             && let Some(wished) = chosen_user(input, server, caller, node)
         {
@@ -232,8 +242,18 @@ impl Operation for StartSession {
 /// Returns what a document given by name needs: it must be allowed explicitly (iam-policy 8.2).
 pub fn document_requirement(server: &Server, name: &str) -> Requirement {
     Requirement::new("ssm:StartSession", server.deployment.document(name))
-        .of_type("AWS::SSM::Document")
-        .with("ssm:SessionDocumentAccessCheck", "true")
+        .of_type(DOCUMENT_TYPE)
+        .with(ACCESS_CHECK, "true")
+}
+
+/// Returns what starting a session on a node needs, with the document's check or without.
+pub fn start_requirement(server: &Server, node: &Node, document_checked: bool) -> Requirement {
+    let requirement = node_requirement(server, "ssm:StartSession", node);
+    if document_checked { requirement.with(ACCESS_CHECK, "true") } else { requirement }
+}
+
+fn demands_document_check(server: &Server, principal: &Principal, resource: &str) -> bool {
+    door::allow_demands(server, principal, "ssm:StartSession", resource, ACCESS_CHECK)
 }
 
 /// Returns what choosing an OS user needs.
@@ -286,6 +306,7 @@ fn facts(
     let asked = vec![privileged_requirement(server, node, &os_user)];
     let privileged = door::judge(server, principal, asked, call.request()).1.is_ok();
     let chosen = chosen_user(input, server, caller, node).is_some();
+    let document_checked = call.decisions().iter().any(|one| one.requirement.resource_type == Some(DOCUMENT_TYPE));
     let key = caller.access_key();
     let proof = format!("{}\n{}", key.map(ToString::to_string).unwrap_or_default(), call.request().request_id);
     let client = digest(&SHA256, proof.as_bytes()).as_ref().try_into().unwrap_or([0; 32]);
@@ -309,7 +330,7 @@ fn facts(
         policy_version: call.identities_version(),
         client,
         record_input: server.config.session.record_input,
-        needs: Needs { document: input.document_name.is_some(), chosen_user: chosen },
+        needs: Needs { document: document_checked, chosen_user: chosen },
         request: call.request().clone(),
     })
 }
@@ -317,7 +338,7 @@ fn facts(
 fn limits(defaults: &SessionDefaults) -> SessionLimits {
     SessionLimits {
         idle: Some(defaults.idle_timeout),
-        idle_counts_output: true,
+        idle_counts_output: defaults.idle_counts_output,
         maximum: defaults.maximum_duration,
         resume_window: defaults.resume_window,
         strict_recording: defaults.strict_recording,

@@ -20,7 +20,10 @@ impl Hub {
                 self.done.extend(done);
                 self.end(reason, message).await;
             }
-            Order::Mark(text) => self.mark(text),
+            Order::Watcher(text) => {
+                self.mark(text.clone());
+                self.notify(text);
+            }
         }
     }
 

@@ -145,9 +145,6 @@ pub struct Accepted {
     /// Whether the program has a terminal.
     #[prost(bool, tag = "8")]
     pub has_pty: bool,
-    /// Size of that terminal, for a watcher.
-    #[prost(message, optional, tag = "9")]
-    pub pty: Option<Pty>,
     /// Process id on the node, from the agent.
     #[prost(uint32, tag = "10")]
     pub process_id: u32,

@@ -70,7 +70,6 @@ impl Hub {
             output_from,
             resume_window_secs: u32::try_from(self.facts.limits.resume_window.as_secs()).unwrap_or(u32::MAX),
             has_pty: self.facts.pty,
-            pty: None,
             process_id: 0,
         }
     }

@@ -139,7 +139,7 @@ class Munjigi:
         self.environment = self.surroundings | dict(pairs)
         self.endpoint = self.environment["AWS_ENDPOINT_URL"]
         self.port = int(self.endpoint.rsplit(":", 1)[1])
-        self.agents = {}
+        self.agents, self.activations = {}, 0
 
     def start_server(self):
         self.server = processes.start(
@@ -162,7 +162,10 @@ class Munjigi:
         return json.loads(done.stdout)
 
     def activation(self, limit=1):
-        answer = self.call("AmazonSSM.CreateActivation", {"IamRole": "bench", "RegistrationLimit": limit})
+        # The server answers the very same request within a second with the same activation: each is described apart.
+        self.activations += 1
+        wish = {"IamRole": "bench", "RegistrationLimit": limit, "Description": f"bench {self.activations}"}
+        answer = self.call("AmazonSSM.CreateActivation", wish)
         return answer["ActivationId"], answer["ActivationCode"]
 
     def join(self, name, server=None):

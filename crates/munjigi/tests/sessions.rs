@@ -290,6 +290,27 @@ fn a_client_that_stops_reading_blocks_its_program_and_nobody_else() {
 }
 
 #[test]
+fn a_session_whose_recording_cannot_begin_does_not_start_and_is_over() {
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let ran = server.directory().join("ran");
+    let mark = ran.to_str().unwrap();
+    let touch = || output(&mut server.munjigi(&["run", "web-1", "--user", &user(), "--", "touch", mark]));
+    // A file stands where the year's directory of recordings would be made.
+    let year = success(Command::new("date").args(["-u", "+%Y"]));
+    let in_the_way = server.data_dir().join("recordings").join(year.trim());
+    std::fs::write(&in_the_way, "").unwrap();
+    let refused = touch();
+    assert_eq!(refused.status.code(), Some(255), "{refused:?}");
+    assert!(!ran.exists(), "an unrecorded program ran");
+    ended(&server, "recording-failed");
+    std::fs::remove_file(&in_the_way).unwrap();
+    let again = touch();
+    assert!(again.status.success() && ran.exists(), "{again:?}");
+    ended(&server, "exited");
+}
+
+#[test]
 fn what_was_typed_and_every_secret_are_nowhere_in_plain_text() {
     let mut server = TestServer::start();
     let _agent = server.agent("web-1");

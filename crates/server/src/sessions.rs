@@ -140,6 +140,13 @@ pub async fn ended(
     }
 }
 
+/// Writes the end of a session whose recording cannot be written: it does not start, or does not go on.
+pub async fn unrecorded(server: &Server, facts: &SessionFacts, error: RecordingError) {
+    let (reason, message, at) = (EndReason::RecordingFailed, error.to_string(), clock::now());
+    let outcome = Outcome { reason, message, exit: None, output_end: 0, at };
+    ended(server, facts, &outcome, Err(error)).await;
+}
+
 /// What somebody who comes back to a finished session needs.
 pub struct Past {
     /// Its node.
@@ -191,14 +198,7 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
             }
             Err(error) => {
                 tracing::error!(session = %row.id, %error, "a session's recording cannot be continued; it is ended");
-                let outcome = Outcome {
-                    reason: EndReason::RecordingFailed,
-                    message: error.to_string(),
-                    exit: None,
-                    output_end: 0,
-                    at: clock::now(),
-                };
-                ended(server, &facts_of(&row), &outcome, Err(error)).await;
+                unrecorded(server, &facts_of(&row), error).await;
             }
         }
     }

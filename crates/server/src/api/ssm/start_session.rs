@@ -25,6 +25,7 @@ use crate::gateway::{Gateway, Prepared, launch};
 use crate::identity::{Caller, Principal};
 use crate::random;
 use crate::recording::{DiskState, Mode};
+use crate::sessions;
 use crate::store::{Node, SessionRow};
 
 /// The principal's tag that names the OS user its sessions run as, as in AWS Session Manager.
@@ -224,7 +225,15 @@ impl Operation for StartSession {
             server.recordings.create(&facts.id, &meta, mode),
             server.store.insert_session(&row),
         );
-        let recorder = recorder.map_err(ApiError::internal)?;
+        let recorder = match recorder {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                // The row may be there already: a session that never ran must not stand as one that connects.
+                let refusal = ApiError::internal(anyhow::anyhow!("the recording could not be begun: {error}"));
+                sessions::unrecorded(server, &facts, error).await;
+                return Err(refusal);
+            }
+        };
         if let Err(error) = granted.and(stored.map_err(ApiError::internal)) {
             launch::abandon(server, &facts, recorder, "the start could not be recorded".to_owned()).await;
             return Err(error);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::*;
 use crate::child::{self, Killed, said};
@@ -82,20 +83,24 @@ async fn on_a_full_disk_sessions_end_recorded_and_none_starts() {
             assert_eq!(sealed.bytes_out, at, "session {number}");
             assert!(recordings.verify(&session(number)).await.unwrap().is_whole());
         }
-        // After room is made, everything is as before. The last threads may hold a file for a moment.
+        // After room is made, everything is as before: as soon as the last threads have let go of their files.
         for number in 0..SESSIONS {
             std::fs::remove_file(path_of(&place, &session(number))).unwrap();
         }
-        let mut number = 1000;
-        while !place.join("recordings/reserve").exists() {
-            let id = session(number);
-            number += 1;
-            if let Ok(recorder) = recordings.create(&id, &meta(&id), Mode::Normal).await {
-                recorder.append(output(0, b"again")).unwrap();
-                recorder.seal(EndReason::Exited, None).await.unwrap();
+        let as_before = async {
+            let mut number = 1000;
+            while recordings.disk_state().await.unwrap() != DiskState::Ok || !place.join("recordings/reserve").exists() {
+                let id = session(number);
+                number += 1;
+                if let Ok(recorder) = recordings.create(&id, &meta(&id), Mode::Normal).await {
+                    recorder.append(output(0, b"again")).unwrap();
+                    recorder.seal(EndReason::Exited, None).await.unwrap();
+                    std::fs::remove_file(path_of(&place, &id)).unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        }
-        assert_eq!(recordings.disk_state().await.unwrap(), DiskState::Ok);
+        };
+        tokio::time::timeout(Duration::from_secs(120), as_before).await.expect("the disk never became usable again");
         return;
     }
     let place = place();

@@ -25,6 +25,10 @@ pub const REMEMBERED_AFTER_EXPIRY: Duration = Duration::from_secs(120);
 pub const MAX_ARGUMENTS: usize = 1024;
 /// Most bytes of a command's arguments together; leaves room in a 64 KiB frame.
 pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
+/// Most bytes of a shell's profile: the 512 characters of a session document in UTF-8.
+pub const MAX_PROFILE_BYTES: usize = 4 * 512;
+/// Most variables that a session document gives a program.
+pub const MAX_VARIABLES: usize = 64;
 /// Grants that an agent remembers as used before it refuses new ones; at 100 starts a second this is over 2 minutes.
 pub const MAX_REMEMBERED: usize = 65_536;
 
@@ -35,7 +39,11 @@ pub type Epoch = [u8; 32];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// The OS user's login shell.
-    Shell,
+    Shell {
+        /// Lines of the session document that are typed into the shell when it starts; empty for none. They can do
+        /// whatever the user can, so they are part of what was allowed.
+        profile: String,
+    },
     /// Exactly this program with exactly these arguments; no shell in between (T-78).
     Command(Vec<String>),
 }
@@ -59,6 +67,9 @@ pub struct Grant {
     pub os_user: String,
     /// The exact action.
     pub action: Action,
+    /// Variables `SSM_…` that carry parameters of the session document to the program: part of the exact action, as
+    /// they may be what a command runs.
+    pub variables: Vec<(String, String)>,
     /// Whether the program gets a terminal.
     pub pty: bool,
     /// Whether the agent holds output back until it is stored.
@@ -104,6 +115,12 @@ pub enum GrantError {
     /// The command is empty or too long.
     #[error("the grant's command is empty or too long")]
     BadCommand,
+    /// The shell's profile is too long or holds NUL bytes.
+    #[error("the grant's shell profile is too long or holds NUL bytes")]
+    BadProfile,
+    /// The document's variables are not such variables, or too many.
+    #[error("the grant's variables are not those of a session document, or too many")]
+    BadVariables,
     /// Too many grants in a short time.
     #[error("the node has used too many grants in a short time; try again in a minute")]
     TooMany,
@@ -125,6 +142,26 @@ pub fn valid_command(command: &[String]) -> bool {
         && !command.iter().any(|argument| argument.contains('\0'))
 }
 
+/// Tells whether lines may be typed into a shell at its start: bounded, without NUL bytes.
+pub fn valid_profile(profile: &str) -> bool {
+    profile.len() <= MAX_PROFILE_BYTES && !profile.contains('\0')
+}
+
+/// Tells whether these may be a session document's variables: `SSM_` and a parameter's name each, no NUL bytes in the
+/// values, and together with the command no more bytes than a command may have.
+pub fn valid_variables(variables: &[(String, String)], command: &[String]) -> bool {
+    let name = |name: &str| {
+        name.strip_prefix("SSM_").is_some_and(|rest| {
+            (1..=255).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        })
+    };
+    let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let beside: usize = command.iter().map(|argument| argument.len() + 1).sum();
+    variables.len() <= MAX_VARIABLES
+        && bytes + beside <= MAX_COMMAND_BYTES
+        && variables.iter().all(|(key, value)| name(key) && !value.contains('\0'))
+}
+
 impl Grant {
     /// Signs the grant: its canonical bytes behind the key's id and the signature.
     pub fn sign(&self, key_id: KeyId, key: &Ed25519KeyPair) -> Vec<u8> {
@@ -144,9 +181,12 @@ impl Grant {
             .bytes(&self.client)
             .text(&self.os_user);
         match &self.action {
-            Action::Shell => body.u8(1),
+            Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
         };
+        let variables: Vec<&str> =
+            self.variables.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
+        body.texts(&variables);
         body.u8(u8::from(self.pty))
             .u8(u8::from(self.strict_recording))
             .u8(u8::from(self.privileged))
@@ -172,10 +212,11 @@ impl Grant {
             client: fields.fixed()?,
             os_user: fields.text(32)?.to_owned(),
             action: match fields.u8()? {
-                1 => Action::Shell,
+                1 => Action::Shell { profile: fields.text(MAX_PROFILE_BYTES)?.to_owned() },
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
                 _ => return Err(FieldError::Unknown.into()),
             },
+            variables: pairs(fields.texts(2 * MAX_VARIABLES, MAX_COMMAND_BYTES)?)?,
             pty: flag(fields.u8()?)?,
             strict_recording: flag(fields.u8()?)?,
             privileged: flag(fields.u8()?)?,
@@ -235,8 +276,14 @@ impl GrantJudge {
         if !valid_os_user(&grant.os_user) {
             return Err(GrantError::BadUser);
         }
-        if matches!(&grant.action, Action::Command(command) if !valid_command(command)) {
-            return Err(GrantError::BadCommand);
+        let command: &[String] = match &grant.action {
+            Action::Command(command) if !valid_command(command) => return Err(GrantError::BadCommand),
+            Action::Shell { profile } if !valid_profile(profile) => return Err(GrantError::BadProfile),
+            Action::Command(command) => command,
+            Action::Shell { .. } => &[],
+        };
+        if !valid_variables(&grant.variables, command) {
+            return Err(GrantError::BadVariables);
         }
         self.remember(&grant, now)?;
         Ok(grant)
@@ -255,6 +302,15 @@ impl GrantJudge {
         self.used.insert(grant.id, grant.expires.plus(CLOCK_SKEW).plus(REMEMBERED_AFTER_EXPIRY));
         Ok(())
     }
+}
+
+fn pairs(flat: Vec<String>) -> Result<Vec<(String, String)>, FieldError> {
+    let mut flat = flat.into_iter();
+    let mut pairs = Vec::new();
+    while let Some(name) = flat.next() {
+        pairs.push((name, flat.next().ok_or(FieldError::Short)?));
+    }
+    Ok(pairs)
 }
 
 fn skew_micros() -> i64 {
@@ -295,6 +351,7 @@ mod tests {
             client: [3; 32],
             os_user: "alice".into(),
             action: Action::Command(vec!["echo".into(), "안녕".into()]),
+            variables: vec![("SSM_name".into(), "값 $(id)".into())],
             pty: true,
             strict_recording: false,
             privileged: false,
@@ -324,13 +381,18 @@ mod tests {
     #[test]
     fn each_wrong_field_has_its_own_refusal() {
         type Change = fn(&mut Grant);
-        let cases: [(Change, GrantError); 9] = [
+        let cases: [(Change, GrantError); 14] = [
             (|g| g.node = NodeId::parse("mi-0123456789abcdef1").unwrap(), GrantError::OtherNode),
             (|g| g.epoch = [8; 32], GrantError::OtherEpoch),
             (|g| g.os_user = "Root".into(), GrantError::BadUser),
             (|g| g.os_user = "a\0".into(), GrantError::BadUser),
             (|g| g.action = Action::Command(vec![]), GrantError::BadCommand),
             (|g| g.action = Action::Command(vec!["a\0b".into()]), GrantError::BadCommand),
+            (|g| g.action = Action::Shell { profile: "a\0b".into() }, GrantError::BadProfile),
+            (|g| g.variables[0].0 = "PATH".into(), GrantError::BadVariables),
+            (|g| g.variables[0].0 = "SSM_a=b".into(), GrantError::BadVariables),
+            (|g| g.variables[0].1 = "a\0b".into(), GrantError::BadVariables),
+            (|g| g.variables[0].1 = "a".repeat(MAX_COMMAND_BYTES - 20), GrantError::BadVariables),
             (|g| g.expires = g.not_before.plus(Duration::from_secs(31)), GrantError::NotNow),
             (|g| g.expires = g.not_before, GrantError::NotNow),
             (
@@ -372,6 +434,12 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(judge().admit(&bytes[..cut], NOW).is_err());
         }
+    }
+
+    #[test]
+    fn a_profile_is_part_of_what_was_allowed() {
+        let shell = Grant { action: Action::Shell { profile: "cd /srv\n한글".into() }, ..grant() };
+        assert_eq!(judge().admit(&signed(&shell), NOW), Ok(shell));
     }
 
     #[test]

@@ -240,7 +240,9 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         started: row.started,
         limits: row.limits.clone(),
         privileged: judged.as_ref().is_some_and(|judged| judged.privileged),
-        // Only a start needs these two; this session has started.
+        // Only a start needs these; this session has started.
+        profile: String::new(),
+        variables: Vec::new(),
         policy_version: 0,
         client: [0; 32],
         record_input: judged.as_ref().is_some_and(|judged| judged.record_input),

@@ -432,12 +432,13 @@ impl SpawnHalf {
             session: &grant.session,
             account: &account,
             action: &grant.action,
+            variables: &grant.variables,
             terminal: start.terminal.as_ref(),
             environment: &start.environment,
             cgroup: cgroup.as_ref(),
         };
         let program = match &grant.action {
-            Action::Shell => account.shell.display().to_string(),
+            Action::Shell { .. } => account.shell.display().to_string(),
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
         };
         match program::start(&wish, &self.surroundings) {
@@ -546,7 +547,7 @@ impl From<GrantError> for Refusal {
             GrantError::OtherEpoch => "GrantForOtherEpoch",
             GrantError::Replayed => "GrantReplayed",
             GrantError::BadUser => "OsUserInvalid",
-            GrantError::BadCommand => "CommandInvalid",
+            GrantError::BadCommand | GrantError::BadProfile | GrantError::BadVariables => "CommandInvalid",
             GrantError::TooMany => "GrantsTooMany",
         };
         Self::denied(reason, error.to_string())

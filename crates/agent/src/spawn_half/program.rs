@@ -72,6 +72,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) account: &'a Account,
     /// What.
     pub(crate) action: &'a Action,
+    /// Variables of the session document; the grant's own, and checked there.
+    pub(crate) variables: &'a [(String, String)],
     /// On which terminal, if any.
     pub(crate) terminal: Option<&'a Terminal>,
     /// Environment from the client.
@@ -94,6 +96,9 @@ pub(crate) fn start(wish: &Wish<'_>, surroundings: &Surroundings) -> Result<(Pid
         gid: account.gid.as_raw(),
         groups: account.groups.iter().map(|group| group.as_raw()).collect(),
     });
+    if let (Action::Shell { profile }, Held::Terminal(master)) = (wish.action, &held) {
+        type_profile(master, profile)?;
+    }
     let home = CString::new(account.home.as_os_str().as_bytes()).ok();
     let pid = child::start(Child {
         program,
@@ -118,7 +123,7 @@ pub(crate) fn start(wish: &Wish<'_>, surroundings: &Surroundings) -> Result<(Pid
 /// Returns program, `argv[0]` and the other arguments.
 fn command_line(wish: &Wish<'_>) -> Result<(OsString, OsString, Vec<OsString>), SpawnError> {
     match wish.action {
-        Action::Shell => {
+        Action::Shell { .. } => {
             let shell = &wish.account.shell;
             // A leading dash makes a shell a login shell (bash(1), INVOCATION).
             let mut name = OsString::from("-");
@@ -144,6 +149,9 @@ fn environment(wish: &Wish<'_>, configured: &[(String, String)]) -> Vec<(String,
         .map(|(name, value)| (name.clone(), OsString::from(value)))
         .collect();
     let mut set = |name: &str, value: &std::ffi::OsStr| environment.push((name.to_owned(), value.to_owned()));
+    for (name, value) in wish.variables {
+        set(name, value.as_ref());
+    }
     set("HOME", account.home.as_os_str());
     set("USER", account.name.as_ref());
     set("LOGNAME", account.name.as_ref());
@@ -179,6 +187,20 @@ fn open_terminal(terminal: &Terminal, account: &Account) -> Result<([OwnedFd; 3]
     }
     let stdio = [pair.slave.try_clone(), pair.slave.try_clone(), Ok(pair.slave)];
     Ok((all(stdio)?, Held::Terminal(pair.master)))
+}
+
+/// Types the session document's lines, so that the shell finds them as its first input. They fit the terminal's queue
+/// of 4096 bytes, which is empty: the shell does not run yet.
+fn type_profile(master: &OwnedFd, profile: &str) -> Result<(), SpawnError> {
+    let lines = profile.trim_end_matches('\n');
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let typed = format!("{lines}\n");
+    match nix::unistd::write(master, typed.as_bytes())? {
+        written if written == typed.len() => Ok(()),
+        _ => Err(nix::Error::ENOSPC.into()),
+    }
 }
 
 fn open_pipes(account: &Account) -> Result<([OwnedFd; 3], Held), SpawnError> {

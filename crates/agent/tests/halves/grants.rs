@@ -37,7 +37,7 @@ pub(crate) async fn a_grant_that_is_not_exactly_right_starts_nothing() {
     let (agent, link) = Agent::start(&mut server).await;
     let good = server.grant(&link, &user().name, trace(&agent), false);
     type Change = fn(&mut Grant);
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 8] = [
         (|g| g.node = NodeId::parse("mi-00000000000000000").unwrap(), "GrantForOtherNode"),
         (|g| g.epoch = [7; 32], "GrantForOtherEpoch"),
         (
@@ -49,6 +49,7 @@ pub(crate) async fn a_grant_that_is_not_exactly_right_starts_nothing() {
         ),
         (|g| g.expires = g.not_before.plus(Duration::from_secs(31)), "GrantNotValidNow"),
         (|g| g.action = Action::Command(vec![]), "CommandInvalid"),
+        (|g| g.variables = vec![("LD_PRELOAD".into(), "/tmp/x.so".into())], "CommandInvalid"),
         (|g| g.os_user = "no-such-user-here".into(), "OsUserUnknown"),
         (|g| g.pty = true, "TerminalMismatch"),
     ];

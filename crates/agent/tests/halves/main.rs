@@ -42,6 +42,7 @@ const TESTS: &[Test] = tests![
     programs::output_and_errors_stay_apart_and_the_exit_code_comes_last,
     programs::a_signal_that_ends_the_program_is_named,
     programs::signals_reach_the_foreground_program,
+    programs::a_documents_profile_and_variables_reach_the_program,
     programs::what_cannot_run_is_reported_as_a_shell_would,
     programs::the_end_of_input_is_an_end_for_pipes_and_terminals,
     programs::what_a_session_leaves_behind_ends_with_it,

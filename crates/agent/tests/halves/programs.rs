@@ -3,10 +3,11 @@
 use munjigi_core::grant::Action;
 use munjigi_core::session::{Signal, TerminalSize};
 use munjigi_core::wire::Frame;
+use munjigi_core::wire::message::Pty;
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::agent::{Agent, lives, until, user};
-use crate::server::Server;
+use crate::server::{Server, Session};
 
 fn shell(script: &str) -> Action {
     Action::Command(vec!["sh".into(), "-c".into(), script.into()])
@@ -16,7 +17,7 @@ pub(crate) async fn a_shell_runs_as_its_user_with_nothing_inherited() {
     let mut server = Server::start().await;
     let (_agent, link) = Agent::start(&mut server).await;
     let user = user();
-    let mut session = server.on_terminal(&link, &user.name, Action::Shell).await;
+    let mut session = server.on_terminal(&link, &user.name, Action::Shell { profile: String::new() }).await;
     assert!(session.accepted.has_pty && session.accepted.process_id > 1);
     assert_eq!(session.accepted.os_user, user.name);
     // One line each, so that what the terminal echoes cannot be taken for an answer.
@@ -146,13 +147,26 @@ pub(crate) async fn signals_reach_the_foreground_program() {
     session.writer.send(&Frame::Signal(Signal::Kill)).await.unwrap();
     assert_eq!(session.finish().await.signal.as_deref(), Some("KILL"));
     // On a terminal the job in front gets it, its shell does not.
-    let mut session = server.on_terminal(&link, &user().name, Action::Shell).await;
+    let mut session = server.on_terminal(&link, &user().name, Action::Shell { profile: String::new() }).await;
     session.type_in(b"sh -c 'echo job-$((1+1)); exec sleep 1000'; echo status-$?\n").await;
     session.until("job-2").await;
     session.writer.send(&Frame::Signal(Signal::Terminate)).await.unwrap();
     session.until("status-143").await;
     session.type_in(b"exit 3\n").await;
     assert_eq!(session.finish().await.code, Some(3));
+}
+
+pub(crate) async fn a_documents_profile_and_variables_reach_the_program() {
+    let mut server = Server::start().await;
+    let (_agent, link) = Agent::start(&mut server).await;
+    let profile = "PS1=\necho \"$SSM_place\"-$((40+2))\n".to_owned();
+    let mut grant = server.grant(&link, &user().name, Action::Shell { profile }, true);
+    grant.variables = vec![("SSM_place".into(), "서울 $(id)".into())];
+    let pty = Pty { term: "xterm-256color".into(), rows: 40, columns: 132, ..Pty::default() };
+    let mut session = Session::start(&link, server.sign(&grant), Some(pty)).await.unwrap();
+    session.until("서울 $(id)-42").await;
+    session.type_in(b"exit 5\n").await;
+    assert_eq!(session.finish().await.code, Some(5));
 }
 
 pub(crate) async fn what_cannot_run_is_reported_as_a_shell_would() {

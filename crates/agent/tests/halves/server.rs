@@ -104,6 +104,7 @@ impl Server {
             client: [0; 32],
             os_user: user.into(),
             action,
+            variables: Vec::new(),
             pty,
             strict_recording: false,
             privileged: true,

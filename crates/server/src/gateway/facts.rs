@@ -32,6 +32,10 @@ pub struct SessionFacts {
     pub kind: SessionKind,
     /// Program and arguments of a command.
     pub command: Vec<String>,
+    /// Lines of the session document that are typed into the shell at its start; empty for none.
+    pub profile: String,
+    /// Variables `SSM_…` that carry parameters of the session document to the program.
+    pub variables: Vec<(String, String)>,
     /// Whether the program has a terminal.
     pub pty: bool,
     /// The session document it was started with.

@@ -94,9 +94,10 @@ fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
         client: facts.client,
         os_user: facts.os_user.clone(),
         action: match facts.kind {
-            SessionKind::Shell => Action::Shell,
+            SessionKind::Shell => Action::Shell { profile: facts.profile.clone() },
             SessionKind::Command => Action::Command(facts.command.clone()),
         },
+        variables: facts.variables.clone(),
         pty: facts.pty,
         strict_recording: facts.limits.strict_recording,
         privileged: facts.privileged,

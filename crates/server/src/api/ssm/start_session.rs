@@ -330,6 +330,8 @@ fn facts(
         os_user,
         kind,
         command,
+        profile: String::new(),
+        variables: Vec::new(),
         pty,
         document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
         reason: input.reason.clone(),

@@ -89,7 +89,8 @@ async fn on_a_full_disk_sessions_end_recorded_and_none_starts() {
         }
         let as_before = async {
             let mut number = 1000;
-            while recordings.disk_state().await.unwrap() != DiskState::Ok || !place.join("recordings/reserve").exists() {
+            while recordings.disk_state().await.unwrap() != DiskState::Ok || !place.join("recordings/reserve").exists()
+            {
                 let id = session(number);
                 number += 1;
                 if let Ok(recorder) = recordings.create(&id, &meta(&id), Mode::Normal).await {

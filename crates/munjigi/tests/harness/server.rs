@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -199,9 +200,12 @@ impl TestServer {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Creates an activation and returns its id and code.
+    /// Creates an activation and returns its id and code. Each is described otherwise: two equal requests of one second
+    /// have one signature, and a repeated signature is answered without doing anything again (T-49).
     pub(crate) fn activation(&self) -> (String, String) {
-        let made = self.aws_json(&["ssm", "create-activation", "--iam-role", "node"]);
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let description = format!("number {}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let made = self.aws_json(&["ssm", "create-activation", "--iam-role", "node", "--description", &description]);
         let text = |name: &str| made[name].as_str().unwrap().to_owned();
         (text("ActivationId"), text("ActivationCode"))
     }

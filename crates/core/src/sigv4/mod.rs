@@ -6,6 +6,7 @@
 
 mod canonical;
 mod key;
+mod node;
 mod parse;
 mod sign;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod verify;
 use crate::time::Timestamp;
 
 pub use key::{SecretKey, SigningKey};
+pub use node::{NodeKey, NodePresented, NodeVerified, parse_node};
 pub use parse::{Form, Presented, Scope, parse};
 pub use sign::{Credentials, sign};
 pub use verify::{Rules, Verified};

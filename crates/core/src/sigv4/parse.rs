@@ -106,6 +106,37 @@ pub fn parse(request: &Request<'_>, form: TargetForm) -> Result<Presented, SigV4
 
 /// As [`parse`], with the canonical request beside it.
 pub(super) fn examine(request: &Request<'_>, form: TargetForm) -> Result<(Presented, Vec<u8>), SigV4Error> {
+    let Examined { claim, canonical, string_to_sign } = examine_as(request, form, Signer::AccessKey)?;
+    let presented = Presented {
+        signature: Secret::new(parse_signature(&claim.signature)?),
+        access_key_id: claim.access_key_id,
+        scope: claim.scope,
+        signed_at: claim.signed_at,
+        form: claim.form,
+        session_token: claim.session_token.map(Secret::new),
+        string_to_sign,
+    };
+    Ok((presented, canonical))
+}
+
+/// Whose signature a request claims to carry; the two write key id and signature in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signer {
+    /// Somebody with an access key and its secret.
+    AccessKey,
+    /// A managed node with its own RSA key.
+    NodeKey,
+}
+
+/// What a request claims, and what its signature must cover.
+pub(super) struct Examined {
+    pub(super) claim: Claim,
+    pub(super) canonical: Vec<u8>,
+    pub(super) string_to_sign: String,
+}
+
+/// Checks everything about a request that needs no key.
+pub(super) fn examine_as(request: &Request<'_>, form: TargetForm, signer: Signer) -> Result<Examined, SigV4Error> {
     check_bounds(request)?;
     let headers = Headers::collect(request.headers)?;
     let (path, query) = match request.target.split_once('?') {
@@ -118,7 +149,8 @@ pub(super) fn examine(request: &Request<'_>, form: TargetForm) -> Result<(Presen
     let claim = match (headers.get("authorization"), query_form) {
         (None, false) => return Err(SigV4Error::NoCredentials),
         (Some(_), true) => return Err(SigV4Error::MixedForms),
-        (Some(authorization), false) => Claim::from_header(authorization, &headers)?,
+        (Some(authorization), false) => Claim::from_header(authorization, &headers, signer)?,
+        (None, true) if signer == Signer::NodeKey => return Err(SigV4Error::NoCredentials),
         (None, true) => Claim::from_query(&pairs)?,
     };
     if *claim.scope.day != *claim.signed_at.format("%Y%m%d") {
@@ -126,22 +158,13 @@ pub(super) fn examine(request: &Request<'_>, form: TargetForm) -> Result<(Presen
     }
 
     let signed = headers.signed(&claim.signed_headers)?;
-    check_signed_set(&claim, &headers, request.body)?;
+    check_signed_set(&claim, &headers, request.body, signer)?;
     let payload_hash = payload_hash(&claim, &headers, request.body)?;
 
     let path = canonical::path(path, &claim.scope.service, form)?;
     let canonical = canonical::request(request.method, &path, &canonical::query(&pairs), &signed, &payload_hash);
     let string_to_sign = canonical::string_to_sign(claim.signed_at, &claim.scope, &canonical);
-    let presented = Presented {
-        access_key_id: claim.access_key_id,
-        scope: claim.scope,
-        signed_at: claim.signed_at,
-        form: claim.form,
-        session_token: claim.session_token.map(Secret::new),
-        signature: Secret::new(claim.signature),
-        string_to_sign,
-    };
-    Ok((presented, canonical))
+    Ok(Examined { claim, canonical, string_to_sign })
 }
 
 /// Refuses what is too large or could break out of its line of the canonical request.
@@ -214,18 +237,19 @@ impl<'a> Headers<'a> {
 }
 
 /// What header or query claim.
-struct Claim {
-    access_key_id: String,
-    scope: Scope,
-    signed_at: Timestamp,
+pub(super) struct Claim {
+    pub(super) access_key_id: String,
+    pub(super) scope: Scope,
+    pub(super) signed_at: Timestamp,
     form: Form,
     signed_headers: Vec<String>,
-    signature: [u8; 32],
+    /// As sent; its form was checked.
+    pub(super) signature: String,
     session_token: Option<String>,
 }
 
 impl Claim {
-    fn from_header(authorization: &[u8], headers: &Headers<'_>) -> Result<Self, SigV4Error> {
+    fn from_header(authorization: &[u8], headers: &Headers<'_>, signer: Signer) -> Result<Self, SigV4Error> {
         let text = std::str::from_utf8(authorization)
             .map_err(|_| SigV4Error::Malformed("the Authorization header is not text"))?;
         let (algorithm, parts) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
@@ -252,14 +276,14 @@ impl Claim {
         let signed_headers =
             signed_headers.ok_or(SigV4Error::Malformed("the Authorization header has no SignedHeaders"))?;
         let signature = signature.ok_or(SigV4Error::Malformed("the Authorization header has no Signature"))?;
-        let (access_key_id, scope) = parse_credential(credential)?;
+        let (access_key_id, scope) = parse_credential(credential, signer)?;
         Ok(Self {
             access_key_id,
             scope,
             signed_at: header_time(headers)?,
             form: Form::Header,
             signed_headers: parse_signed_headers(signed_headers)?,
-            signature: parse_signature(signature)?,
+            signature: checked_signature(signature, signer)?,
             session_token: match headers.get("x-amz-security-token") {
                 Some(_) => Some(
                     headers
@@ -290,7 +314,7 @@ impl Claim {
         if need("X-Amz-Algorithm")? != ALGORITHM {
             return Err(SigV4Error::UnsupportedAlgorithm);
         }
-        let (access_key_id, scope) = parse_credential(&need("X-Amz-Credential")?)?;
+        let (access_key_id, scope) = parse_credential(&need("X-Amz-Credential")?, Signer::AccessKey)?;
         let expires = need("X-Amz-Expires")?;
         let expires_seconds = Some(expires.as_str())
             .filter(|text| text.len() <= 6 && text.bytes().all(|b| b.is_ascii_digit()))
@@ -303,7 +327,7 @@ impl Claim {
             signed_at: parse_time(&need("X-Amz-Date")?)?,
             form: Form::Query { expires_seconds },
             signed_headers: parse_signed_headers(&need("X-Amz-SignedHeaders")?)?,
-            signature: parse_signature(&need(SIGNATURE_KEY)?)?,
+            signature: checked_signature(&need(SIGNATURE_KEY)?, Signer::AccessKey)?,
             session_token: find("X-Amz-Security-Token")?,
         })
     }
@@ -323,7 +347,7 @@ fn is_credential_key(raw_name: &str) -> bool {
     KEYS.iter().any(|key| key.as_bytes() == name)
 }
 
-fn parse_credential(text: &str) -> Result<(String, Scope), SigV4Error> {
+fn parse_credential(text: &str, signer: Signer) -> Result<(String, Scope), SigV4Error> {
     const MALFORMED: SigV4Error =
         SigV4Error::Malformed("Credential must read access-key-id/YYYYMMDD/region/service/aws4_request");
     let parts: Vec<&str> = text.split('/').collect();
@@ -332,7 +356,7 @@ fn parse_credential(text: &str) -> Result<(String, Scope), SigV4Error> {
         (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if !(16..=128).contains(&access_key_id.len())
-        || !access_key_id.bytes().all(|b| b.is_ascii_alphanumeric())
+        || !access_key_id.bytes().all(|b| b.is_ascii_alphanumeric() || (signer == Signer::NodeKey && b == b'-'))
         || day.len() != 8
         || !day.bytes().all(|b| b.is_ascii_digit())
         || !word(region)
@@ -354,6 +378,14 @@ fn parse_signed_headers(text: &str) -> Result<Vec<String>, SigV4Error> {
         return Err(SigV4Error::Malformed("SignedHeaders must be lower-case names in order, each once"));
     }
     Ok(names)
+}
+
+/// Checks the form of a signature as text. That of a node is decoded, and its length checked, when it is verified.
+fn checked_signature(text: &str, signer: Signer) -> Result<String, SigV4Error> {
+    if signer == Signer::AccessKey {
+        parse_signature(text)?;
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_signature(text: &str) -> Result<[u8; 32], SigV4Error> {
@@ -387,7 +419,10 @@ fn header_time(headers: &Headers<'_>) -> Result<Timestamp, SigV4Error> {
 }
 
 /// Checks that everything that steers a request is under its signature (T-46).
-fn check_signed_set(claim: &Claim, headers: &Headers<'_>, body: &[u8]) -> Result<(), SigV4Error> {
+///
+/// A node's own `X-Amz-Content-SHA256` may stay unsigned, as AWS's agent leaves it: the canonical request holds the
+/// hash of the body received in any case.
+fn check_signed_set(claim: &Claim, headers: &Headers<'_>, body: &[u8], signer: Signer) -> Result<(), SigV4Error> {
     let signed = |name: &str| claim.signed_headers.iter().any(|own| own == name);
     let need = |name: &str| if signed(name) { Ok(()) } else { Err(SigV4Error::NotSigned(name.to_owned())) };
     need("host")?;
@@ -397,7 +432,8 @@ fn check_signed_set(claim: &Claim, headers: &Headers<'_>, body: &[u8]) -> Result
     if !body.is_empty() {
         need("content-type")?;
     }
-    for (name, _) in headers.0.iter().filter(|(name, _)| name.starts_with("x-amz-")) {
+    let exempt = |name: &str| signer == Signer::NodeKey && name == "x-amz-content-sha256";
+    for (name, _) in headers.0.iter().filter(|(name, _)| name.starts_with("x-amz-") && !exempt(name)) {
         need(name)?;
     }
     if claim.form != Form::Header && headers.get("x-amz-security-token").is_some() {

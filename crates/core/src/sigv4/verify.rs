@@ -79,21 +79,12 @@ impl Presented {
     /// For an access key id that nobody has, verify with a key of random bytes and answer as for an unknown key:
     /// both cases then take the same time.
     pub fn verify(self, key: &SigningKey, now: Timestamp, rules: &Rules<'_>) -> Result<Verified, SigV4Error> {
-        if self.scope.service() != rules.service {
-            return Err(SigV4Error::WrongScope("correct service"));
-        }
-        if !rules.regions.contains(&self.scope.region()) {
-            return Err(SigV4Error::WrongScope("a valid region"));
-        }
-        self.check_time(now, rules)?;
+        check_scope(&self.scope, rules)?;
+        check_time(self.signed_at, self.form, now, rules)?;
         if !key.matches(&self.string_to_sign, self.signature.expose()) {
             return Err(SigV4Error::Mismatch);
         }
-        let mut replay_id = [0; 32];
-        let hash = digest::digest(&digest::SHA256, self.signature.expose());
-        for (to, from) in replay_id.iter_mut().zip(hash.as_ref()) {
-            *to = *from;
-        }
+        let replay_id = sha256(self.signature.expose());
         Ok(Verified {
             access_key_id: self.access_key_id,
             scope: self.scope,
@@ -103,33 +94,59 @@ impl Presented {
             replay_id,
         })
     }
+}
 
-    fn check_time(&self, now: Timestamp, rules: &Rules<'_>) -> Result<(), SigV4Error> {
-        let latest = now.plus(rules.max_skew);
-        if self.signed_at > latest {
-            return Err(SigV4Error::NotYetCurrent { signed: self.signed_at, limit: latest });
-        }
-        match self.form {
-            Form::Header => {
-                if self.signed_at.plus(rules.max_skew) < now {
-                    let limit = Timestamp(now.0.saturating_sub(micros(rules.max_skew)));
-                    return Err(SigV4Error::Expired { signed: self.signed_at, limit });
-                }
-            }
-            Form::Query { expires_seconds } => {
-                let max = rules.max_expires.unwrap_or(Duration::ZERO);
-                let life = Duration::from_secs(u64::from(expires_seconds));
-                if life > max {
-                    return Err(SigV4Error::ExpiresTooLong(max.as_secs()));
-                }
-                let expiry = self.signed_at.plus(life);
-                if expiry < now {
-                    return Err(SigV4Error::Expired { signed: expiry, limit: now });
-                }
-            }
-        }
-        Ok(())
+/// Checks that the scope is the one the call expects (T-45).
+pub(super) fn check_scope(scope: &Scope, rules: &Rules<'_>) -> Result<(), SigV4Error> {
+    if scope.service() != rules.service {
+        return Err(SigV4Error::WrongScope("correct service"));
     }
+    if !rules.regions.contains(&scope.region()) {
+        return Err(SigV4Error::WrongScope("a valid region"));
+    }
+    Ok(())
+}
+
+/// Checks that the signature is neither too old nor from the future.
+pub(super) fn check_time(
+    signed_at: Timestamp,
+    form: Form,
+    now: Timestamp,
+    rules: &Rules<'_>,
+) -> Result<(), SigV4Error> {
+    let latest = now.plus(rules.max_skew);
+    if signed_at > latest {
+        return Err(SigV4Error::NotYetCurrent { signed: signed_at, limit: latest });
+    }
+    match form {
+        Form::Header => {
+            if signed_at.plus(rules.max_skew) < now {
+                let limit = Timestamp(now.0.saturating_sub(micros(rules.max_skew)));
+                return Err(SigV4Error::Expired { signed: signed_at, limit });
+            }
+        }
+        Form::Query { expires_seconds } => {
+            let max = rules.max_expires.unwrap_or(Duration::ZERO);
+            let life = Duration::from_secs(u64::from(expires_seconds));
+            if life > max {
+                return Err(SigV4Error::ExpiresTooLong(max.as_secs()));
+            }
+            let expiry = signed_at.plus(life);
+            if expiry < now {
+                return Err(SigV4Error::Expired { signed: expiry, limit: now });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the SHA-256 of bytes.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    out
 }
 
 fn micros(duration: Duration) -> i64 {

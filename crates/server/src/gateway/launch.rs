@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use munjigi_core::grant::{Action, Grant, MAX_LIFE};
@@ -21,9 +20,6 @@ use super::{Handle, ORDERS, Prepared, close_in_background};
 use crate::Server;
 use crate::clock;
 use crate::recording::Recorder;
-
-/// How long opening a stream to a node may take.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the program gets beside what was decided.
 pub struct Surroundings {
@@ -64,8 +60,7 @@ async fn open_on_node(server: &Server, facts: &SessionFacts, around: &Surroundin
     let not_connected = || format!("{} is not connected.", facts.node);
     let link =
         server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch).ok_or_else(not_connected)?;
-    let opened = tokio::time::timeout(OPEN_LIMIT, link.opener.open()).await;
-    let stream = opened.map_err(|_| not_connected())?.map_err(|error| format!("{} ({error})", not_connected()))?;
+    let stream = link.open().await.map_err(|error| format!("{} ({error})", not_connected()))?;
     let mut stream = FrameStream::new(stream);
     let (key_id, key) = server.keys.grant();
     let start = StartOnNode {

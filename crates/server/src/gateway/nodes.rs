@@ -3,12 +3,36 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::NodeId;
 use munjigi_core::time::Timestamp;
 use munjigi_link::Opener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+
+/// How long opening a stream to a node may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for S {}
+
+/// A stream to a node's agent, on which the agent's side of our protocol is spoken.
+pub type NodeStream = Box<dyn ByteStream>;
+
+/// Why no stream to a node was opened; for people.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It took longer than [`OPEN_LIMIT`].
+    #[error("the node did not take a new stream within {} s", OPEN_LIMIT.as_secs())]
+    TimedOut,
+    /// The link ended or is full.
+    #[error(transparent)]
+    Link(#[from] munjigi_link::LinkError),
+}
 
 /// One node's standing link.
 #[derive(Clone)]
@@ -27,6 +51,14 @@ pub struct NodeLink {
     pub opener: Opener,
     /// Ends the link.
     pub cancel: CancellationToken,
+}
+
+impl NodeLink {
+    /// Opens a stream to the node's agent.
+    pub async fn open(&self) -> Result<NodeStream, OpenError> {
+        let opened = tokio::time::timeout(OPEN_LIMIT, self.opener.open()).await;
+        Ok(Box::new(opened.map_err(|_| OpenError::TimedOut)??))
+    }
 }
 
 /// What became of a node that connected.

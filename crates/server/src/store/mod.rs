@@ -38,7 +38,7 @@ pub use error::{Kind, OpenError, StoreError};
 pub use groups::Group;
 pub use inline_policies::{InlinePolicy, Owner};
 pub use load::{IdentityRows, PolicyInForce, SealedKey};
-pub use nodes::{NewNode, Node, NodeFacts, NodeName, RegisterError};
+pub use nodes::{AgentKind, NewNode, Node, NodeFacts, NodeName, RegisterError};
 pub use page::{InvalidToken, Page, PageTokens};
 pub use policies::{NewPolicy, Policy, PolicyEntities, PolicyFilter, PolicyScope, PolicyVersion};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};

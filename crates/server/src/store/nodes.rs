@@ -1,6 +1,7 @@
 //! Nodes: who they are, what is known of them, and their registration.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -23,8 +24,12 @@ pub struct Node {
     pub id: NodeId,
     /// Its name, unique without regard to case.
     pub name: String,
-    /// Its raw Ed25519 public key.
+    /// The agent it runs.
+    pub agent: AgentKind,
+    /// Its public key in the form of that agent.
     pub public_key: Vec<u8>,
+    /// What AWS's agent computes of its host's hardware; `None` for ours.
+    pub fingerprint: Option<String>,
     /// The activation it registered with.
     pub activation: Option<Uuid>,
     /// The role of that activation.
@@ -39,6 +44,34 @@ pub struct Node {
     pub ip_address: Option<String>,
     /// Its tags.
     pub tags: Vec<Tag>,
+}
+
+/// The programs that make a host a node. They prove themselves, and start sessions, in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentKind {
+    /// Ours: a raw Ed25519 key, a link, grants.
+    #[default]
+    Munjigi,
+    /// `amazon-ssm-agent`: an RSA key as `SubjectPublicKeyInfo`, a control channel, no grants.
+    Aws,
+}
+
+impl AgentKind {
+    /// Returns the word for it in storage and API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Munjigi => "munjigi",
+            Self::Aws => "aws",
+        }
+    }
+}
+
+impl FromStr for AgentKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Munjigi, Self::Aws].into_iter().find(|kind| kind.as_str() == text).ok_or(())
+    }
 }
 
 /// What a node says of itself; for people and filters, nothing is decided by it.
@@ -65,11 +98,15 @@ pub enum NodeName {
     Suggested(String),
 }
 
-/// A node that wants to register. It has proved that it has the private key.
+/// A node that wants to register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNode {
-    /// The node's raw Ed25519 public key.
+    /// The agent it runs.
+    pub agent: AgentKind,
+    /// The node's public key. Our agent has proved that it has the private one; AWS's does so with its next request.
     pub public_key: Vec<u8>,
+    /// The host's fingerprint, from AWS's agent.
+    pub fingerprint: Option<String>,
     /// The name it wishes for; `None`: the activation's, or else the host's.
     pub name: Option<NodeName>,
     /// What it says of itself.
@@ -106,7 +143,9 @@ impl Node {
         Ok(Self {
             id: row.parse("id")?,
             name: row.get("name")?,
+            agent: row.parse("agent")?,
             public_key: row.get("public_key")?,
+            fingerprint: row.get("fingerprint")?,
             activation: row.parse_optional("activation_id")?,
             iam_role: row.get("iam_role")?,
             registered: row.time("registered")?,
@@ -152,8 +191,9 @@ impl Store {
         let name = free_name(&mut transaction, wish).await?;
         sqlx::query(
             "INSERT INTO nodes (id, name, name_key, public_key, activation_id, iam_role, registered, last_seen,
-                                hostname, platform_name, platform_version, architecture, agent_version, ip_address)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13)",
+                                hostname, platform_name, platform_version, architecture, agent_version, ip_address,
+                                agent, fingerprint)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         )
         .bind(id.as_str())
         .bind(&name)
@@ -168,6 +208,8 @@ impl Store {
         .bind(&new.facts.architecture)
         .bind(&new.facts.agent_version)
         .bind(&new.ip_address)
+        .bind(new.agent.as_str())
+        .bind(&new.fingerprint)
         .execute(&mut *transaction)
         .await?;
         tags::put(&mut transaction, id.as_str(), &used.request.tags).await?;
@@ -260,6 +302,38 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Replaces the public key of a node, if it is still `former`; its id stays. Returns whether it was.
+    pub async fn replace_node_key(&self, id: &NodeId, former: &[u8], new: &[u8]) -> Result<bool, StoreError> {
+        let mut transaction = self.write().await?;
+        let replaced = sqlx::query("UPDATE nodes SET public_key = $3 WHERE id = $1 AND public_key = $2")
+            .bind(id.as_str())
+            .bind(former)
+            .bind(new)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(replaced.rows_affected() == 1)
+    }
+
+    /// Gives a node that still has its provisional name another one, with a number behind it if it is taken.
+    pub async fn name_node(&self, id: &NodeId, provisional: &str, wish: &str) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let name = match free_name(&mut transaction, NodeName::Suggested(wish.to_owned())).await {
+            Ok(name) => name,
+            // No number is free any more: it keeps the name it has.
+            Err(RegisterError::NameTaken(_) | RegisterError::Activation) => return Ok(()),
+            Err(RegisterError::Store(error)) => return Err(error),
+        };
+        sqlx::query("UPDATE nodes SET name = $3, name_key = $4 WHERE id = $1 AND name = $2")
+            .bind(id.as_str())
+            .bind(provisional)
+            .bind(&name)
+            .bind(fold(&name))
+            .execute(&mut *transaction)
+            .await?;
         Ok(transaction.commit().await?)
     }
 

@@ -21,7 +21,7 @@ use crate::api::ssm::names::{Fact, InstanceName, node_name};
 use crate::api::ssm::refuse::refused;
 use crate::api::tag::TagList;
 use crate::identity::Caller;
-use crate::store::{NewNode, NodeFacts, NodeName, RegisterError};
+use crate::store::{AgentKind, NewNode, NodeFacts, NodeName, RegisterError};
 
 /// Bytes of a raw Ed25519 public key.
 const PUBLIC_KEY_BYTES: usize = 32;
@@ -114,8 +114,10 @@ impl Operation for RegisterNode {
         let code = Secret::new(input.activation_code.clone());
         let source = call.request().source_ip.to_canonical().to_string();
         let new = NewNode {
+            agent: AgentKind::Munjigi,
             name: input.wished_name(&public_key),
             public_key,
+            fingerprint: None,
             facts: input.facts(),
             ip_address: Some(source),
             tags: input.tags.to_vec(),
@@ -167,7 +169,8 @@ impl Input {
     }
 }
 
-fn refusal(error: RegisterError) -> ApiError {
+/// Turns a refused registration into the error for it.
+pub(crate) fn refusal(error: RegisterError) -> ApiError {
     match error {
         error @ RegisterError::Activation => ApiError::bad("InvalidActivation", error.to_string()),
         error @ RegisterError::NameTaken(_) => ApiError::bad("NameTaken", error.to_string()),

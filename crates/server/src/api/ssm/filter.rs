@@ -134,13 +134,15 @@ mod tests {
     use munjigi_core::time::Timestamp;
 
     use super::*;
-    use crate::store::{NodeFacts, Tag};
+    use crate::store::{AgentKind, NodeFacts, Tag};
 
     fn node() -> Node {
         Node {
             id: NodeId::parse("mi-0123456789abcdef0").unwrap(),
             name: "web".into(),
+            agent: AgentKind::Munjigi,
             public_key: Vec::new(),
+            fingerprint: None,
             activation: Some(uuid::Uuid::nil()),
             iam_role: "nodes".into(),
             registered: Timestamp(0),

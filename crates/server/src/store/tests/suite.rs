@@ -255,7 +255,9 @@ fn activation(limit: u64) -> ActivationRequest {
 
 fn new_node(number: u8, name: Option<NodeName>) -> NewNode {
     NewNode {
+        agent: AgentKind::Munjigi,
         public_key: vec![number; 32],
+        fingerprint: None,
         name,
         facts: NodeFacts { hostname: format!("host{number}"), ..NodeFacts::default() },
         ip_address: Some("192.0.2.1".into()),

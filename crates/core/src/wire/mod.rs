@@ -3,6 +3,7 @@
 //! One codec for all three ends. `docs/protocol.md` says in prose what stands here; the byte vectors in the tests
 //! hold the two together.
 
+pub mod aws;
 pub mod bytes;
 pub mod enrol;
 pub mod frame;

@@ -53,40 +53,40 @@ impl fmt::Display for Warning {
 
 /// A fault at a byte offset, before it is known to which line that belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Byte offset into the document.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     /// What is wrong.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Fault {
-    pub(super) fn new(at: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(at: usize, message: impl Into<String>) -> Self {
         Self { at, message: message.into() }
     }
 }
 
 /// Turns byte offsets of one text into positions.
-pub(super) struct Lines<'t> {
+pub(crate) struct Lines<'t> {
     text: &'t str,
     /// Byte offsets at which lines begin; the first is 0.
     starts: Vec<usize>,
 }
 
 impl<'t> Lines<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self { text, starts: std::iter::once(0).chain(breaks).collect() }
     }
 
-    pub(super) fn position(&self, at: usize) -> Position {
+    pub(crate) fn position(&self, at: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= at);
         let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let column = self.text.get(start..at).map_or(0, |before| before.chars().count()) + 1;
         Position { line: number(line), column: number(column) }
     }
 
-    pub(super) fn error(&self, fault: Fault) -> PolicyError {
+    pub(crate) fn error(&self, fault: Fault) -> PolicyError {
         PolicyError { position: self.position(fault.at), message: fault.message }
     }
 }
@@ -96,7 +96,7 @@ fn number(count: usize) -> u32 {
 }
 
 /// Returns a name or value from a document, shortened and escaped so that it can stand in a message.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut out: String = text.chars().take(LONGEST).flat_map(printable).collect();
     if text.chars().nth(LONGEST).is_some() {

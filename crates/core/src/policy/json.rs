@@ -7,20 +7,20 @@
 use super::error::{Fault, shown};
 
 /// How deep values may nest; the policy grammar itself needs seven levels.
-pub(super) const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 
 /// A value and the bytes it was read from.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) value: Value,
     /// Offset of the first byte.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Offset behind the last byte.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     /// A number in the spelling of the document, so that no digit is lost.
@@ -32,16 +32,16 @@ pub(super) enum Value {
 
 /// One `"name": value` of an object; names are unique within it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Member {
-    pub(super) name: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
     /// Offset of the name.
-    pub(super) at: usize,
-    pub(super) value: Node,
+    pub(crate) at: usize,
+    pub(crate) value: Node,
 }
 
 impl Value {
     /// Returns what kind of value this is, for messages.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
@@ -54,7 +54,7 @@ impl Value {
 }
 
 /// Reads one JSON value that fills the whole text.
-pub(super) fn read(text: &str) -> Result<Node, Fault> {
+pub(crate) fn read(text: &str) -> Result<Node, Fault> {
     let mut reader = Reader { text, at: 0 };
     let node = reader.value(1)?;
     reader.blanks();

@@ -36,10 +36,10 @@ pub struct PendingUpgrade {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeError {
     /// Another method than GET.
-    #[error("the link is opened with GET")]
+    #[error("a WebSocket is opened with GET")]
     NotGet,
     /// No `Upgrade: websocket` with `Connection: upgrade`, or an older HTTP version.
-    #[error("the link is opened by an HTTP/1.1 upgrade to WebSocket; a proxy in between may not pass upgrades")]
+    #[error("this path is opened by an HTTP/1.1 upgrade to WebSocket; a proxy in between may not pass upgrades")]
     NotAnUpgrade,
     /// Another WebSocket version than 13.
     #[error("only WebSocket version 13 is spoken here")]
@@ -81,24 +81,8 @@ impl UpgradeError {
 impl Upgrade {
     /// Checks method, WebSocket headers, binding and hello, and agrees on the version. The body is not looked at.
     pub fn parse<B>(request: &Request<B>) -> Result<PendingUpgrade, UpgradeError> {
+        let accept = websocket(request)?;
         let headers = request.headers();
-        if request.method() != Method::GET {
-            return Err(UpgradeError::NotGet);
-        }
-        let upgrades = request.version() == http::Version::HTTP_11
-            && lists(headers, &CONNECTION, "upgrade")
-            && lists(headers, &UPGRADE, "websocket");
-        if !upgrades {
-            return Err(UpgradeError::NotAnUpgrade);
-        }
-        if one(headers, SEC_WEBSOCKET_VERSION, "13")?.as_bytes() != b"13" {
-            return Err(UpgradeError::WebSocketVersion);
-        }
-        const KEY: &str = "16 bytes in base64";
-        let key = one(headers, SEC_WEBSOCKET_KEY, KEY)?.as_bytes();
-        if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
-            return Err(UpgradeError::Header { name: SEC_WEBSOCKET_KEY, expected: KEY });
-        }
         const BINDING: &str = "32 bytes in base64url without padding";
         let name = HeaderName::from_static(BINDING_HEADER);
         let binding = one(headers, name.clone(), BINDING)?;
@@ -110,7 +94,7 @@ impl Upgrade {
         let hello = one(headers, HeaderName::from_static(HELLO_HEADER), "a hello in base64url without padding")?;
         let hello = Hello::from_header(hello.as_bytes())?;
         let version = hello.negotiate()?;
-        Ok(PendingUpgrade { hello, version, binding, accept: accept_of(key) })
+        Ok(PendingUpgrade { hello, version, binding, accept })
     }
 }
 
@@ -133,19 +117,48 @@ impl PendingUpgrade {
 
     /// Makes the 101; the body is empty.
     pub fn response(&self, hello: &ServerHello) -> Result<Response<()>, HelloError> {
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        // Both are base64, which every header value may hold.
-        for (name, value) in
-            [(SEC_WEBSOCKET_ACCEPT, self.accept.clone()), (HeaderName::from_static(HELLO_HEADER), hello.to_header()?)]
-        {
-            headers.insert(name, HeaderValue::try_from(value).map_err(|_| HelloError::Malformed)?);
-        }
+        let mut response = switching(&self.accept);
+        let hello = HeaderValue::try_from(hello.to_header()?).map_err(|_| HelloError::Malformed)?;
+        response.headers_mut().insert(HeaderName::from_static(HELLO_HEADER), hello);
         Ok(response)
     }
+}
+
+/// Checks that a request asks for a WebSocket (RFC 6455, 4.2.1) and returns the right `Sec-WebSocket-Accept`. No
+/// extension and no subprotocol is agreed on, whatever was offered.
+pub fn websocket<B>(request: &Request<B>) -> Result<String, UpgradeError> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(UpgradeError::NotGet);
+    }
+    let upgrades = request.version() == http::Version::HTTP_11
+        && lists(headers, &CONNECTION, "upgrade")
+        && lists(headers, &UPGRADE, "websocket");
+    if !upgrades {
+        return Err(UpgradeError::NotAnUpgrade);
+    }
+    if one(headers, SEC_WEBSOCKET_VERSION, "13")?.as_bytes() != b"13" {
+        return Err(UpgradeError::WebSocketVersion);
+    }
+    const KEY: &str = "16 bytes in base64";
+    let key = one(headers, SEC_WEBSOCKET_KEY, KEY)?.as_bytes();
+    if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+        return Err(UpgradeError::Header { name: SEC_WEBSOCKET_KEY, expected: KEY });
+    }
+    Ok(accept_of(key))
+}
+
+/// Makes the 101 with what [`websocket`] returned.
+pub fn switching(accept: &str) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    // Base64 of a digest is a header value; an empty one would only make the peer hang up.
+    let accept = HeaderValue::from_str(accept).unwrap_or(HeaderValue::from_static(""));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
 }
 
 /// Runs the link on an upgraded connection, in a task of its own on the current runtime. `leftover` is what was read

@@ -23,6 +23,7 @@ pub mod serve;
 pub mod starts;
 mod timers;
 mod watch_stream;
+pub mod websocket;
 
 use facts::{Outcome, SessionFacts};
 use hub::Order;

@@ -8,6 +8,7 @@
 pub mod channel;
 pub mod message;
 pub mod payload;
+pub mod smux;
 
 pub use channel::{Channel, ChannelError, ChannelLimits, Full, Role};
 pub use message::{AgentMessage, MessageError, MessageId, MessageType, PayloadType, Reader};

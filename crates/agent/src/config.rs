@@ -8,10 +8,14 @@ use munjigi_core::session::environment_allowed;
 use nix::unistd::Uid;
 use serde::Deserialize;
 
+use crate::destinations::Rule;
 use crate::identity::DataDir;
 
 /// Largest file in bytes (T-87).
 const MAX_FILE: u64 = 1024 * 1024;
+
+/// Most entries of `denied_destinations`; they travel to the link half in one message.
+pub(crate) const MAX_DENIED: usize = 128;
 
 /// What the node's administrator may set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,11 +29,23 @@ pub(crate) struct Config {
     pub(crate) environment: std::collections::BTreeMap<String, String>,
     /// Whether sessions on a terminal stand in the system's utmp, wtmp and lastlog, where it has them; default true.
     pub(crate) login_records: bool,
+    /// Whether port sessions may be served at all; default true.
+    pub(crate) forwarding: bool,
+    /// Addresses that port sessions may not reach, beside those that no node reaches (T-58): `10.0.0.0/8`,
+    /// `10.1.2.3:5432`, `[fd00::/8]:22`, `*:25`; at most 128.
+    pub(crate) denied_destinations: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { link_user: None, allowed_users: None, environment: Default::default(), login_records: true }
+        Self {
+            link_user: None,
+            allowed_users: None,
+            environment: Default::default(),
+            login_records: true,
+            forwarding: true,
+            denied_destinations: Vec::new(),
+        }
     }
 }
 
@@ -64,6 +80,14 @@ fn parse(text: &str) -> anyhow::Result<Config> {
             bail!("environment variable `{}` may not be set here; LANG, LC_* and TZ may", name.escape_default());
         }
     }
+    if config.denied_destinations.len() > MAX_DENIED {
+        bail!("denied_destinations has more than {MAX_DENIED} entries");
+    }
+    for rule in &config.denied_destinations {
+        if Rule::parse(rule).is_none() {
+            bail!("`{}` is no destination; write 10.0.0.0/8, 10.1.2.3:5432, [fd00::/8]:22 or *:25", rule.escape_default());
+        }
+    }
     Ok(config)
 }
 
@@ -79,6 +103,7 @@ mod tests {
         assert_eq!(config.link_user.as_deref(), Some("nobody"));
         assert_eq!(config.allowed_users.unwrap().len(), 2);
         assert_eq!(parse("").unwrap(), Config::default());
+        assert!(parse("forwarding = false\ndenied_destinations = ['10.0.0.0/8', '*:25']").is_ok());
     }
 
     #[test]
@@ -90,6 +115,7 @@ mod tests {
             ("link_user = 'a'\nlink_user = 'b'", "duplicate"),
             ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),
             ("[environment", "environment"),
+            ("denied_destinations = ['db.internal']", "db.internal"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -6,6 +6,7 @@
 mod call;
 mod clock;
 mod config;
+mod destinations;
 mod halves;
 mod identity;
 mod inventory;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
+use crate::destination::{Destination, MAX_HOST_BYTES};
 use crate::id::{NodeId, SessionId};
 use crate::time::Timestamp;
 use crate::trust::{KeyId, TrustBundle};
@@ -46,6 +47,8 @@ pub enum Action {
     },
     /// Exactly this program with exactly these arguments; no shell in between (T-78).
     Command(Vec<String>),
+    /// TCP connections to exactly this destination. It names no OS user and has no terminal.
+    Port(Destination),
 }
 
 /// A start grant.
@@ -63,7 +66,7 @@ pub struct Grant {
     pub subject: String,
     /// What the subject proved itself with: SHA-256 of its access key id and the request's id (T-23).
     pub client: [u8; 32],
-    /// The exact OS user.
+    /// The exact OS user; empty where none is needed ([`Action::Port`]).
     pub os_user: String,
     /// The exact action.
     pub action: Action,
@@ -121,6 +124,9 @@ pub enum GrantError {
     /// The document's variables are not such variables, or too many.
     #[error("the grant's variables are not those of a session document, or too many")]
     BadVariables,
+    /// A port session has neither an OS user nor a terminal.
+    #[error("the grant gives a port session an OS user or a terminal")]
+    BadPort,
     /// Too many grants in a short time.
     #[error("the node has used too many grants in a short time; try again in a minute")]
     TooMany,
@@ -183,6 +189,7 @@ impl Grant {
         match &self.action {
             Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
+            Action::Port(to) => body.u8(3).text(to.host()).u64(u64::from(to.port())),
         };
         let variables: Vec<&str> =
             self.variables.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
@@ -214,6 +221,7 @@ impl Grant {
             action: match fields.u8()? {
                 1 => Action::Shell { profile: fields.text(MAX_PROFILE_BYTES)?.to_owned() },
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
+                3 => Action::Port(destination(&mut fields)?),
                 _ => return Err(FieldError::Unknown.into()),
             },
             variables: pairs(fields.texts(2 * MAX_VARIABLES, MAX_COMMAND_BYTES)?)?,
@@ -227,6 +235,14 @@ impl Grant {
         fields.end()?;
         Ok(grant)
     }
+}
+
+fn destination(fields: &mut FieldReader<'_>) -> Result<Destination, FieldError> {
+    let host = fields.text(MAX_HOST_BYTES)?.to_owned();
+    let port = u16::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
+    let destination = Destination::new(&host, port).map_err(|_| FieldError::Unknown)?;
+    // One encoding per value: what is signed is what is meant.
+    if destination.host() == host { Ok(destination) } else { Err(FieldError::Unknown) }
 }
 
 /// What an agent holds to judge grants: its own identity, what it trusts, and what was used already.
@@ -273,14 +289,17 @@ impl GrantJudge {
         if aws_lc_rs::constant_time::verify_slices_are_equal(&grant.epoch, &self.epoch).is_err() {
             return Err(GrantError::OtherEpoch);
         }
-        if !valid_os_user(&grant.os_user) {
-            return Err(GrantError::BadUser);
+        match &grant.action {
+            Action::Port(_) if !grant.os_user.is_empty() || grant.pty => return Err(GrantError::BadPort),
+            Action::Port(_) => {}
+            _ if !valid_os_user(&grant.os_user) => return Err(GrantError::BadUser),
+            _ => {}
         }
         let command: &[String] = match &grant.action {
             Action::Command(command) if !valid_command(command) => return Err(GrantError::BadCommand),
             Action::Shell { profile } if !valid_profile(profile) => return Err(GrantError::BadProfile),
             Action::Command(command) => command,
-            Action::Shell { .. } => &[],
+            Action::Shell { .. } | Action::Port(_) => &[],
         };
         if !valid_variables(&grant.variables, command) {
             return Err(GrantError::BadVariables);
@@ -376,6 +395,22 @@ mod tests {
         let bytes = signed(&grant());
         assert_eq!(judge.admit(&bytes, NOW), Ok(grant()));
         assert_eq!(judge.admit(&bytes, NOW), Err(GrantError::Replayed));
+    }
+
+    #[test]
+    fn a_port_grant_names_a_destination_and_nobody() {
+        let port = |os_user: &str, pty: bool| Grant {
+            action: Action::Port(Destination::new("db.internal", 5432).unwrap()),
+            os_user: os_user.into(),
+            pty,
+            ..grant()
+        };
+        assert_eq!(judge().admit(&signed(&port("", false)), NOW), Ok(port("", false)));
+        assert_eq!(judge().admit(&signed(&port("alice", false)), NOW), Err(GrantError::BadPort));
+        assert_eq!(judge().admit(&signed(&port("", true)), NOW), Err(GrantError::BadPort));
+        // A shell or command always names its user.
+        let nobody = Grant { os_user: String::new(), ..grant() };
+        assert_eq!(judge().admit(&signed(&nobody), NOW), Err(GrantError::BadUser));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod arn;
 pub mod audit;
 pub mod document;
+pub mod destination;
 pub mod grant;
 pub mod id;
 pub mod policy;

@@ -12,6 +12,8 @@ pub enum SessionKind {
     Shell,
     /// One program, with a terminal or with pipes.
     Command,
+    /// TCP connections from the node to one destination; nothing runs.
+    Port,
 }
 
 impl SessionKind {
@@ -20,7 +22,13 @@ impl SessionKind {
         match self {
             Self::Shell => "shell",
             Self::Command => "command",
+            Self::Port => "port",
         }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Shell, Self::Command, Self::Port].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 

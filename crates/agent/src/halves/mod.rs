@@ -7,9 +7,12 @@ mod channel;
 #[cfg(test)]
 mod tests;
 
+use munjigi_core::destination::{Destination, MAX_HOST_BYTES};
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{ExitStatus, Signal, TerminalSize};
 use munjigi_core::wire::bytes::{FieldError, FieldReader, FieldWriter};
+
+use crate::config::MAX_DENIED;
 
 pub(crate) use channel::{Channel, ChannelError, MAX_DESCRIPTORS};
 
@@ -110,13 +113,15 @@ pub(crate) struct Configure {
     pub(crate) ca: Vec<u8>,
     /// The only OS user that can be served; empty when the privileged half is root.
     pub(crate) only_user: String,
+    /// What port sessions may not reach, by the node's owner.
+    pub(crate) denied_destinations: Vec<String>,
     /// Sessions that follow, one [`Session`] message each, before anything is dialled.
     pub(crate) sessions: u64,
 }
 
 /// A running (or ended and not yet forgotten) session. Its descriptors travel with the message: the ring, then the
-/// terminal's master, or the program's input (unless it has ended), output and error pipes. A program that never ran
-/// has only its ring.
+/// terminal's master, or the program's input (unless it has ended), output and error pipes. A program that never ran,
+/// and a port session, in which none runs, have only the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Session {
     /// The session.
@@ -135,6 +140,8 @@ pub(crate) struct Session {
     pub(crate) exit: Option<ExitStatus>,
     /// Why, when it did not end by itself; else empty.
     pub(crate) detail: String,
+    /// Where the connections of a port session go, as its grant says.
+    pub(crate) destination: Option<Destination>,
 }
 
 /// From the privileged half to the link half.
@@ -242,6 +249,7 @@ impl ToLink {
                 .text(&configure.server)
                 .bytes(&configure.ca)
                 .text(&configure.only_user)
+                .texts(&configure.denied_destinations)
                 .u64(configure.sessions),
             Self::Signature { request, signature } => out.u8(2).u64(*request).bytes(signature),
             Self::Session(session) => {
@@ -254,6 +262,10 @@ impl ToLink {
                 out.u8(u8::from(session.input)).text(&shortened(&session.detail));
                 match &session.exit {
                     Some(status) => put_status(out.u8(1), status),
+                    None => out.u8(0),
+                };
+                match &session.destination {
+                    Some(to) => out.u8(1).text(to.host()).u64(u64::from(to.port())),
                     None => out.u8(0),
                 }
             }
@@ -278,6 +290,7 @@ impl ToLink {
                 server: fields.text(2048)?.to_owned(),
                 ca: fields.bytes(MAX_CA)?.to_vec(),
                 only_user: fields.text(64)?.to_owned(),
+                denied_destinations: fields.texts(MAX_DENIED, MAX_DENIED * 64)?,
                 sessions: fields.u64()?,
             }),
             2 => Self::Signature { request: fields.u64()?, signature: fields.fixed()? },
@@ -290,6 +303,7 @@ impl ToLink {
                 input: get_flag(&mut fields)?,
                 detail: fields.text(MAX_TEXT)?.to_owned(),
                 exit: if get_flag(&mut fields)? { Some(get_status(&mut fields)?) } else { None },
+                destination: if get_flag(&mut fields)? { Some(get_destination(&mut fields)?) } else { None },
             }),
             4 => Self::Refused {
                 request: fields.u64()?,
@@ -356,6 +370,12 @@ fn get_status(fields: &mut FieldReader<'_>) -> Result<ExitStatus, FieldError> {
 
 fn get_session(fields: &mut FieldReader<'_>) -> Result<SessionId, FieldError> {
     SessionId::parse(fields.text(96)?).map_err(|_| FieldError::Unknown)
+}
+
+fn get_destination(fields: &mut FieldReader<'_>) -> Result<Destination, FieldError> {
+    let host = fields.text(MAX_HOST_BYTES)?;
+    let port = u16::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
+    Destination::new(host, port).map_err(|_| FieldError::Unknown)
 }
 
 fn get_flag(fields: &mut FieldReader<'_>) -> Result<bool, FieldError> {

@@ -1,5 +1,7 @@
 use std::os::fd::AsFd;
 
+use munjigi_core::destination::Destination;
+
 use super::*;
 
 fn session() -> SessionId {
@@ -38,7 +40,9 @@ fn to_link() -> Vec<ToLink> {
         input: true,
         exit: None,
         detail: String::new(),
+        destination: None,
     };
+    let destination = Destination::new("db.internal", 5432).ok();
     let killed = ExitStatus::Signal { name: "KILL".into(), core_dumped: false };
     vec![
         ToLink::Configure(Configure {
@@ -48,10 +52,12 @@ fn to_link() -> Vec<ToLink> {
             server: "https://gate:8443".into(),
             ca: b"pem".to_vec(),
             only_user: "alice".into(),
+            denied_destinations: vec!["10.0.0.0/8".into(), "*:25".into()],
             sessions: 2,
         }),
         ToLink::Signature { request: 1, signature: [6; 64] },
         ToLink::Session(described.clone()),
+        ToLink::Session(Session { destination, ..described.clone() }),
         ToLink::Session(Session { request: None, exit: Some(ExitStatus::Code(-1)), ..described }),
         ToLink::Refused { request: 3, code: "AccessDenied".into(), message: "no".into(), reason: "r".into() },
         ToLink::Exited { session: session(), status: killed, detail: "why".into() },

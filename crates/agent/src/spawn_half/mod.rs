@@ -250,6 +250,7 @@ impl SpawnHalf {
             server: self.identity.server.clone(),
             ca: self.identity.ca.clone().into_bytes(),
             only_user: account::only_user(),
+            denied_destinations: self.config.denied_destinations.clone(),
             sessions: self.sessions.len() as u64,
         });
         self.with_link(|link| link.send(&configure, &[]));
@@ -421,12 +422,19 @@ impl SpawnHalf {
         if grant.pty != start.terminal.is_some() {
             return Err(Refusal::failed("TerminalMismatch", "grant and request differ on whether there is a terminal"));
         }
-        let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Refusal::failed("StartFailed", &format!("the node could not {what}: {error}"))
         };
         let ring = Ring::create().map_err(|error| failed("make the session's memory", &error))?;
+        if let Action::Port(destination) = grant.action {
+            if !self.config.forwarding {
+                let message = "this node's owner lets no port sessions through (forwarding in agent.toml)".to_owned();
+                return Err(Refusal::denied("ForwardingOff", message));
+            }
+            return Ok(Session::port(grant.session, destination, ring));
+        }
+        let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
+            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
         let (processes, cgroup) = Processes::prepare(&grant.session, self.cgroups.as_ref());
         let wish = Wish {
             session: &grant.session,
@@ -440,6 +448,7 @@ impl SpawnHalf {
         let program = match &grant.action {
             Action::Shell { .. } => account.shell.display().to_string(),
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
+            Action::Port(destination) => destination.to_string(),
         };
         match program::start(&wish, &self.surroundings) {
             Ok(running) => {
@@ -548,6 +557,7 @@ impl From<GrantError> for Refusal {
             GrantError::Replayed => "GrantReplayed",
             GrantError::BadUser => "OsUserInvalid",
             GrantError::BadCommand | GrantError::BadProfile | GrantError::BadVariables => "CommandInvalid",
+            GrantError::BadPort => "PortGrantInvalid",
             GrantError::TooMany => "GrantsTooMany",
         };
         Self::denied(reason, error.to_string())

@@ -76,6 +76,8 @@ pub(crate) enum Processes {
         /// The text in their environment.
         mark: Vec<u8>,
     },
+    /// None: a port session runs nothing.
+    Nothing,
 }
 
 impl Processes {
@@ -101,6 +103,7 @@ impl Processes {
             Self::Cgroup(path) => fs::read_to_string(path.join("cgroup.events"))
                 .is_ok_and(|events| events.lines().any(|line| line == "populated 0")),
             Self::Kinship { .. } => self.list().is_empty(),
+            Self::Nothing => true,
         }
     }
 
@@ -133,6 +136,7 @@ impl Processes {
                     left.into_iter().for_each(kill_now);
                 }
             }
+            Self::Nothing => {}
         }
     }
 
@@ -151,6 +155,7 @@ impl Processes {
                 text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect()
             }
             Self::Kinship { leader, mark } => kin(*leader, mark),
+            Self::Nothing => Vec::new(),
         }
     }
 }

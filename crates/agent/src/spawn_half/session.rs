@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use munjigi_core::destination::Destination;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::{ExitStatus, Signal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -53,6 +54,8 @@ pub(crate) struct Session {
     forgotten: bool,
     /// Why we end it, if we do.
     detail: String,
+    /// Where the connections of a port session go; nothing runs in one, and it lasts until it is ended.
+    destination: Option<Destination>,
 }
 
 impl Session {
@@ -82,6 +85,11 @@ impl Session {
         Self { exited: Some(exited), ..Self::stillborn(id, os_user, ring, processes) }
     }
 
+    /// Builds a port session.
+    pub(crate) fn port(id: SessionId, destination: Destination, ring: OwnedFd) -> Self {
+        Self { destination: Some(destination), ..Self::stillborn(id, String::new(), ring, Processes::Nothing) }
+    }
+
     fn stillborn(id: SessionId, os_user: String, ring: OwnedFd, processes: Processes) -> Self {
         Self {
             id,
@@ -97,6 +105,7 @@ impl Session {
             kill_at: None,
             forgotten: false,
             detail: String::new(),
+            destination: None,
         }
     }
 
@@ -115,6 +124,7 @@ impl Session {
             },
             exit: self.exited.as_ref().map(|exited| exited.status.clone()),
             detail: self.exited.as_ref().map(|exited| exited.detail.clone()).unwrap_or_default(),
+            destination: self.destination.clone(),
         }
     }
 
@@ -145,6 +155,9 @@ impl Session {
         if self.kill_at.is_none() {
             if self.exited.is_none() {
                 self.detail = why.to_owned();
+            }
+            if self.destination.is_some() && self.exited.is_none() {
+                self.lingering = Some((now, Exited { status: ExitStatus::Code(0), detail: why.to_owned() }));
             }
             self.processes.hang_up();
             self.kill_at = Some(now + GRACE);

@@ -67,6 +67,7 @@ impl Asciicast {
                 self.line(event.at, "r", &format!("{}x{}", size.columns, size.rows), out);
             }
             EventKind::Marker { text } => self.line(event.at, "m", text, out),
+            EventKind::Connection(connection) => self.line(event.at, "m", &connection.to_string(), out),
             EventKind::End { exit, .. } => {
                 self.flush(event.at, out);
                 if let Some(exit) = exit {

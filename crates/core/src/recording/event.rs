@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::connection::Connection;
 use super::StartMeta;
 use super::frame::MAX_RECORD_PAYLOAD;
 use crate::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
@@ -53,6 +54,8 @@ pub enum EventKind {
         /// The text, at most 4096 bytes.
         text: String,
     },
+    /// Something happened to a connection of a port session.
+    Connection(Box<Connection>),
     /// The session ended; always the last event, written by sealing.
     End {
         /// Why it ended.
@@ -94,6 +97,7 @@ const HIDDEN_INPUT: u8 = 5;
 const RESIZE: u8 = 6;
 const MARKER: u8 = 7;
 const END: u8 = 8;
+const CONNECTION: u8 = 9;
 
 impl Event {
     /// Appends the event's coding. The caller has cut output and input to what fits into a record.
@@ -121,6 +125,7 @@ impl Event {
                 }
             }
             EventKind::Marker { text } => put_bytes(out, clip(text).as_bytes()),
+            EventKind::Connection(connection) => connection.encode(out),
             EventKind::End { reason, exit } => {
                 put_bytes(out, reason.as_str().as_bytes());
                 match exit {
@@ -147,6 +152,7 @@ impl Event {
             EventKind::Input { data: InputData::Hidden(_), .. } => HIDDEN_INPUT,
             EventKind::Resize(_) => RESIZE,
             EventKind::Marker { .. } => MARKER,
+            EventKind::Connection(_) => CONNECTION,
             EventKind::End { .. } => END,
         }
     }
@@ -172,6 +178,7 @@ impl Event {
                 height_pixels: cursor.number()?.try_into().ok()?,
             }),
             MARKER => EventKind::Marker { text: cursor.text(MAX_MARKER_BYTES)? },
+            CONNECTION => EventKind::Connection(Box::new(Connection::decode(cursor)?)),
             END => EventKind::End {
                 reason: EndReason::parse(&cursor.text(MAX_MARKER_BYTES)?)?,
                 exit: match cursor.byte()? {
@@ -207,7 +214,7 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
@@ -230,11 +237,11 @@ impl Cursor {
         (count <= self.rest.len()).then(|| self.rest.split_to(count))
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.as_ref().try_into().ok()
     }
 
@@ -261,7 +268,7 @@ impl Cursor {
         self.take(length)
     }
 
-    fn text(&mut self, limit: usize) -> Option<String> {
+    pub(super) fn text(&mut self, limit: usize) -> Option<String> {
         let bytes = self.bytes().filter(|bytes| bytes.len() <= limit)?;
         std::str::from_utf8(&bytes).ok().map(str::to_owned)
     }

@@ -4,6 +4,7 @@
 //! are durable and who may read them is decided elsewhere.
 
 pub mod asciicast;
+mod connection;
 mod event;
 mod frame;
 mod header;
@@ -15,6 +16,7 @@ mod text;
 mod verify;
 mod writer;
 
+pub use connection::Connection;
 pub use event::{Event, EventKind, InputData};
 pub use frame::{MAX_RECORD_BYTES, MAX_RECORD_PAYLOAD, RecordKind};
 pub use header::{DataKey, Header, HeaderError, MAX_HEADER_BYTES, VERSION};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::event::Cursor;
 use super::frame::{CHAIN, HEAD, Head, RecordKind, SALT, SegmentKey, chain_hash};
-use super::{DataKey, Event, EventKind, Header};
+use super::{Connection, DataKey, Event, EventKind, Header};
 use crate::session::{EndReason, ExitStatus, OutputStream};
 
 /// What a recording holds up to some place.
@@ -16,6 +16,12 @@ pub struct Tally {
     pub stderr_bytes: u64,
     /// Bytes typed, recorded or only counted.
     pub input_bytes: u64,
+    /// Connections that were opened, in a port session.
+    pub connections: u64,
+    /// Bytes of ended connections from the client to the destination.
+    pub connection_bytes_in: u64,
+    /// Bytes of ended connections from the destination to the client.
+    pub connection_bytes_out: u64,
     /// Time of the newest event, microseconds since the start.
     pub last_at: u64,
     started: bool,
@@ -80,11 +86,23 @@ impl Tally {
             EventKind::Input { offset, data } => {
                 self.input_bytes += contiguous(self.input_bytes, *offset, data.len())?;
             }
+            EventKind::Connection(connection) => self.count(connection),
             EventKind::Resize(_) | EventKind::Marker { .. } => {}
             EventKind::End { .. } => self.ended = true,
         }
         self.last_at = event.at;
         Ok(())
+    }
+
+    fn count(&mut self, connection: &Connection) {
+        match connection {
+            Connection::Opened { .. } => self.connections += 1,
+            Connection::Refused { .. } => {}
+            Connection::Closed { bytes_in, bytes_out, .. } => {
+                self.connection_bytes_in = self.connection_bytes_in.saturating_add(*bytes_in);
+                self.connection_bytes_out = self.connection_bytes_out.saturating_add(*bytes_out);
+            }
+        }
     }
 }
 

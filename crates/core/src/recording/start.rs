@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination::Destination;
 use crate::id::{NodeId, SessionId};
 use crate::session::{SessionKind, TerminalSize};
 use crate::time::Timestamp;
@@ -27,6 +28,9 @@ pub struct StartMeta {
     /// The program and its arguments; empty for a login shell.
     #[serde(default)]
     pub command: Vec<String>,
+    /// Where the connections of a port session go; `None` for other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
     /// The terminal's first size; `None` without a terminal.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,

@@ -113,6 +113,8 @@ impl FrameSet {
         FrameKind::Detach,
         FrameKind::End,
     ]);
+    /// What a server accepts from the client of a port session, whose bytes travel in streams of their own.
+    pub const FROM_PORT_CLIENT: Self = Self::of(&[FrameKind::Detach, FrameKind::End]);
     /// What a server accepts from somebody who only watches.
     pub const FROM_WATCHER: Self = Self::of(&[FrameKind::Detach]);
     /// What a client accepts once its wish was granted.
@@ -400,7 +402,7 @@ fn bounded(kind: FrameKind, data: Bytes, offset: u64) -> Result<Bytes, FrameErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message::{OpenSession, open};
+    use crate::wire::message::{Connect, OpenSession, open};
 
     const EVERYTHING: FrameSet = FrameSet(u32::MAX);
 
@@ -408,6 +410,9 @@ mod tests {
         let session = OpenSession { target: "web-1".into(), command: vec!["true".into()], ..Default::default() };
         vec![
             Frame::Open(Box::new(Open { wish: Some(open::Wish::Session(session)) })),
+            Frame::Open(Box::new(Open {
+                wish: Some(open::Wish::Connect(Connect { session_id: "a-0123456789abcdef0".into() })),
+            })),
             Frame::Accepted(Box::new(Accepted { session_id: "a-0123456789abcdef0".into(), ..Default::default() })),
             Frame::Refused(Refused { code: "AccessDenied".into(), message: "no".into(), ..Default::default() }),
             Frame::Rejoined(Rejoined { output_stored: 7 }),

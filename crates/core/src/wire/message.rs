@@ -11,7 +11,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5")]
     pub wish: Option<open::Wish>,
 }
 
@@ -32,6 +32,10 @@ pub mod open {
         /// Agent to server: a session that lived through a broken link or a restart of the server.
         #[prost(message, tag = "4")]
         Rejoin(super::Rejoin),
+        /// Client to server, and server to agent: a connection of a running port session. Once it is accepted the
+        /// stream carries the connection's bytes and no frames.
+        #[prost(message, tag = "5")]
+        Connect(super::Connect),
     }
 }
 
@@ -96,6 +100,28 @@ pub struct OpenSession {
     /// UUID of this wish; a repeat within five minutes gets the same session.
     #[prost(string, tag = "8")]
     pub client_token: String,
+    /// Where the connections of a port session go; absent for a shell or a command.
+    #[prost(message, optional, tag = "9")]
+    pub port: Option<PortWish>,
+}
+
+/// What a port session connects to.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PortWish {
+    /// Name or address; empty for the node itself. [`crate::destination::Destination`] says what it may be.
+    #[prost(string, tag = "1")]
+    pub host: String,
+    /// TCP port, 1 to 65535.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+
+/// Make one connection of a port session to its destination.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Connect {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
 }
 
 /// Client to server: read an existing session's output from an offset, and type into it unless `watch`.
@@ -148,6 +174,9 @@ pub struct Accepted {
     /// Process id on the node, from the agent.
     #[prost(uint32, tag = "10")]
     pub process_id: u32,
+    /// `address:port` that the node connected to, in answer to [`Connect`].
+    #[prost(string, tag = "11")]
+    pub address: String,
 }
 
 /// The wish was refused.

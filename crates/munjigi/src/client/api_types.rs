@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use munjigi_core::recording::{Event, EventKind, InputData, StartMeta};
+use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -226,7 +226,7 @@ pub(crate) struct RecordingPart {
 pub(crate) struct RecordedEvent {
     /// Microseconds since the session's start.
     pub(crate) at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection` or `End`.
     pub(crate) kind: String,
     /// `Start`: who did what where.
     pub(crate) meta: Option<StartMeta>,
@@ -244,6 +244,8 @@ pub(crate) struct RecordedEvent {
     pub(crate) columns: u16,
     /// `Marker`: the text.
     pub(crate) text: Option<String>,
+    /// `Connection`: what happened to it.
+    pub(crate) connection: Option<Connection>,
     /// `End`: why.
     pub(crate) reason: Option<String>,
     /// `End`: exit code.
@@ -274,6 +276,7 @@ impl RecordedEvent {
                 TerminalSize { rows: self.rows, columns: self.columns, width_pixels: 0, height_pixels: 0 }.checked()?,
             ),
             "Marker" => EventKind::Marker { text: self.text? },
+            "Connection" => EventKind::Connection(Box::new(self.connection?)),
             "End" => EventKind::End {
                 reason: EndReason::parse(self.reason.as_deref().unwrap_or_default())?,
                 exit: match (self.exit_code, self.exit_signal) {

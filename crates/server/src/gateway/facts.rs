@@ -1,5 +1,8 @@
 //! What is fixed about a session when it starts, and what is known when it is over.
 
+use std::collections::BTreeMap;
+
+use munjigi_core::destination::Destination;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{AccessKeyId, NodeId, SessionId, UniqueId};
 use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits};
@@ -26,9 +29,9 @@ pub struct SessionFacts {
     pub owner_id: Option<UniqueId>,
     /// The access key it was started with; when that key goes, so does the session.
     pub access_key: Option<AccessKeyId>,
-    /// The OS user it runs as.
+    /// The OS user it runs as; empty for a port session, in which nothing runs.
     pub os_user: String,
-    /// Shell or command.
+    /// Shell, command or port.
     pub kind: SessionKind,
     /// Program and arguments of a command.
     pub command: Vec<String>,
@@ -36,6 +39,10 @@ pub struct SessionFacts {
     pub profile: String,
     /// Variables `SSM_…` that carry parameters of the session document to the program.
     pub variables: Vec<(String, String)>,
+    /// Where the connections of a port session go; `None` for other kinds.
+    pub destination: Option<Destination>,
+    /// Properties of a port session as its document gives them to AWS's clients; empty for other kinds.
+    pub port_properties: BTreeMap<String, String>,
     /// Whether the program has a terminal.
     pub pty: bool,
     /// The session document it was started with.

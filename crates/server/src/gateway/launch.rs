@@ -58,13 +58,14 @@ pub async fn abandon(server: &Arc<Server>, facts: &SessionFacts, recorder: Recor
 
 async fn open_on_node(server: &Server, facts: &SessionFacts, around: &Surroundings) -> Result<FrameStream, String> {
     let not_connected = || format!("{} is not connected.", facts.node);
+    let action = action(facts).ok_or("the session has no destination")?;
     let link =
         server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch).ok_or_else(not_connected)?;
     let stream = link.open().await.map_err(|error| format!("{} ({error})", not_connected()))?;
     let mut stream = FrameStream::new(stream);
     let (key_id, key) = server.keys.grant();
     let start = StartOnNode {
-        grant: Bytes::from(grant(facts, &link).sign(key_id, key)),
+        grant: Bytes::from(grant(facts, action, &link).sign(key_id, key)),
         pty: around.pty.clone().filter(|_| facts.pty),
         environment: around
             .environment
@@ -78,7 +79,7 @@ async fn open_on_node(server: &Server, facts: &SessionFacts, around: &Surroundin
 }
 
 /// The grant says exactly what was decided, for exactly this run of the node's agent (T-23).
-fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
+fn grant(facts: &SessionFacts, action: Action, link: &NodeLink) -> Grant {
     let now = clock::now();
     Grant {
         id: crate::random::bytes(),
@@ -88,10 +89,7 @@ fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
         subject: facts.owner.clone(),
         client: facts.client,
         os_user: facts.os_user.clone(),
-        action: match facts.kind {
-            SessionKind::Shell => Action::Shell { profile: facts.profile.clone() },
-            SessionKind::Command => Action::Command(facts.command.clone()),
-        },
+        action,
         variables: facts.variables.clone(),
         pty: facts.pty,
         strict_recording: facts.limits.strict_recording,
@@ -99,6 +97,14 @@ fn grant(facts: &SessionFacts, link: &NodeLink) -> Grant {
         policy_version: facts.policy_version,
         not_before: now,
         expires: now.plus(MAX_LIFE),
+    }
+}
+
+fn action(facts: &SessionFacts) -> Option<Action> {
+    match facts.kind {
+        SessionKind::Shell => Some(Action::Shell { profile: facts.profile.clone() }),
+        SessionKind::Command => Some(Action::Command(facts.command.clone())),
+        SessionKind::Port => facts.destination.clone().map(Action::Port),
     }
 }
 

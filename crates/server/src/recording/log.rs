@@ -518,8 +518,8 @@ impl Log {
         SealedRecording {
             hash: sealed.hash,
             records: sealed.records,
-            bytes_out: sealed.tally.output_end(),
-            bytes_in: sealed.tally.input_bytes,
+            bytes_out: sealed.tally.output_end() + sealed.tally.connection_bytes_out,
+            bytes_in: sealed.tally.input_bytes + sealed.tally.connection_bytes_in,
             path: self.day.path(&self.session),
         }
     }
@@ -547,6 +547,7 @@ fn weight(event: &Event) -> usize {
     let data = match &event.kind {
         EventKind::Output { bytes, .. } | EventKind::Input { data: InputData::Bytes(bytes), .. } => bytes.len(),
         EventKind::Marker { text } => text.len(),
+        EventKind::Connection(connection) => connection.weight(),
         EventKind::Start(_) | EventKind::Input { .. } | EventKind::Resize(_) | EventKind::End { .. } => 0,
     };
     EVENT_BYTES + data

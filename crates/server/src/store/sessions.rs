@@ -127,11 +127,7 @@ impl SessionRow {
             }
             None => None,
         };
-        let kind = match row.get::<&str>("kind")? {
-            kind if kind == SessionKind::Shell.as_str() => SessionKind::Shell,
-            kind if kind == SessionKind::Command.as_str() => SessionKind::Command,
-            _ => return Err(row.unreadable("kind")),
-        };
+        let kind = SessionKind::parse(row.get("kind")?).ok_or_else(|| row.unreadable("kind"))?;
         Ok(Self {
             id: row.parse("id")?,
             owner_arn: row.get("owner_arn")?,

@@ -32,6 +32,7 @@ fn start() -> Event {
             node_name: "web-1".to_owned(),
             os_user: "alice".to_owned(),
             command: Vec::new(),
+        destination: None,
             terminal: Some(size),
             term: Some("xterm-256color".to_owned()),
             started: Timestamp::from_secs(1_795_262_400),
@@ -64,8 +65,26 @@ fn batches() -> Vec<Vec<Event>> {
         ],
         vec![Event { at: 40, kind: EventKind::Resize(resized) }],
         vec![Event { at: 50, kind: EventKind::Marker { text: "client detached".to_owned() } }],
+        connections(),
         vec![output(60, OutputStream::Stdout, 25, b"bye\n")],
     ]
+}
+
+fn connections() -> Vec<Event> {
+    let destination = "db.internal:5432".to_owned();
+    let address = "10.0.0.7:5432".to_owned();
+    let closed = Connection::Closed {
+        number: 1,
+        bytes_in: 300,
+        bytes_out: 1 << 40,
+        hash_in: [1; 32],
+        hash_out: [2; 32],
+        why: "the client ended it".to_owned(),
+    };
+    let refused = Connection::Refused { number: 2, destination: destination.clone(), why: "refused".to_owned() };
+    [Connection::Opened { number: 1, destination, address }, closed, refused]
+        .map(|connection| Event { at: 55, kind: EventKind::Connection(Box::new(connection)) })
+        .into()
 }
 
 /// A small sealed recording, its last position and where each record ends.

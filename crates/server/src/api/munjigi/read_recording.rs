@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
-use munjigi_core::recording::{Event, EventKind, InputData, StartMeta};
+use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ pub struct ReadRecordingOutput {
 pub struct RecordedEvent {
     /// Microseconds since the session's start.
     at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection` or `End`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<StartMeta>,
@@ -89,6 +89,8 @@ pub struct RecordedEvent {
     columns: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<Connection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<EndReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +122,9 @@ impl From<Event> for RecordedEvent {
                 Self { kind: "Resize", rows: Some(size.rows), columns: Some(size.columns), ..shown }
             }
             EventKind::Marker { text } => Self { kind: "Marker", text: Some(text), ..shown },
+            EventKind::Connection(connection) => {
+                Self { kind: "Connection", text: Some(connection.to_string()), connection: Some(*connection), ..shown }
+            }
             EventKind::End { reason, exit } => {
                 let (exit_code, exit_signal) = match exit {
                     Some(ExitStatus::Code(code)) => (Some(code), None),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use munjigi_core::destination::Destination;
 use munjigi_core::grant::{Epoch, valid_command, valid_os_user};
 use munjigi_core::id::SessionId;
 use munjigi_core::recording::StartMeta;
@@ -332,6 +333,8 @@ fn facts(
         command,
         profile: String::new(),
         variables: Vec::new(),
+        destination: None,
+        port_properties: BTreeMap::new(),
         pty,
         document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
         reason: input.reason.clone(),
@@ -365,6 +368,7 @@ fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
         node_name: facts.node_name.clone(),
         os_user: facts.os_user.clone(),
         command: facts.command.clone(),
+        destination: facts.destination.clone(),
         terminal: native.and_then(|native| native.terminal),
         term: native.map(|native| native.term.clone()).filter(|term| !term.is_empty()),
         started: facts.started,
@@ -397,6 +401,8 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
             epoch: facts.epoch,
             privileged: facts.privileged,
             pty: facts.pty,
+            destination: facts.destination.clone(),
+            port_properties: facts.port_properties.clone(),
             record_input: facts.record_input,
             source_ip: request.source_ip,
             user_agent: request.user_agent.clone(),
@@ -418,6 +424,12 @@ pub struct Judged {
     pub privileged: bool,
     /// Whether there is a terminal.
     pub pty: bool,
+    /// Where a port session's connections go.
+    #[serde(default)]
+    pub destination: Option<Destination>,
+    /// A port session's properties.
+    #[serde(default)]
+    pub port_properties: BTreeMap<String, String>,
     /// Whether typed bytes are recorded.
     pub record_input: bool,
     /// The client's address.

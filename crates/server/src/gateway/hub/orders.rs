@@ -71,6 +71,7 @@ impl Hub {
             resume_window_secs: u32::try_from(self.facts.limits.resume_window.as_secs()).unwrap_or(u32::MAX),
             has_pty: self.facts.pty,
             process_id: 0,
+            address: String::new(),
         }
     }
 

@@ -85,7 +85,10 @@ fn parse(text: &str) -> anyhow::Result<Config> {
     }
     for rule in &config.denied_destinations {
         if Rule::parse(rule).is_none() {
-            bail!("`{}` is no destination; write 10.0.0.0/8, 10.1.2.3:5432, [fd00::/8]:22 or *:25", rule.escape_default());
+            bail!(
+                "`{}` is no destination; write 10.0.0.0/8, 10.1.2.3:5432, [fd00::/8]:22 or *:25",
+                rule.escape_default()
+            );
         }
     }
     Ok(config)

@@ -251,8 +251,17 @@ mod tests {
 
     #[test]
     fn everything_else_may_be_reached() {
-        let addresses =
-            ["10.8.0.2", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd00::1", "fd09::1", "2606::1", "192.0.2.2"];
+        let addresses = [
+            "10.8.0.2",
+            "192.168.1.1",
+            "172.16.0.1",
+            "100.64.0.1",
+            "8.8.8.8",
+            "fd00::1",
+            "fd09::1",
+            "2606::1",
+            "192.0.2.2",
+        ];
         for address in addresses {
             assert_eq!(check("db.internal", 5432, address), Ok(()), "{address}");
         }

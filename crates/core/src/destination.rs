@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
+
 /// Longest host in bytes: the longest name that DNS has (RFC 1035 section 2.3.4).
 pub const MAX_HOST_BYTES: usize = 253;
 
@@ -40,6 +42,19 @@ impl Destination {
             return Err(DestinationError::Host);
         }
         Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Appends the destination to what is signed or sent between the halves of an agent.
+    pub fn put<'w>(&self, out: &'w mut FieldWriter) -> &'w mut FieldWriter {
+        out.text(&self.host).u64(u64::from(self.port))
+    }
+
+    /// Reads what [`Self::put`] wrote, and nothing else: one encoding per value.
+    pub fn get(fields: &mut FieldReader<'_>) -> Result<Self, FieldError> {
+        let host = fields.text(MAX_HOST_BYTES)?;
+        let port = u16::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
+        let destination = Self::new(host, port).map_err(|_| FieldError::Unknown)?;
+        if destination.host == host { Ok(destination) } else { Err(FieldError::Unknown) }
     }
 
     /// Returns the host in lower case; empty for the node itself.
@@ -113,7 +128,8 @@ mod tests {
         }
         let many = "a.".repeat(127);
         let label = "a".repeat(64);
-        for bad in [" ", "a b", "a/b", "a@b", "-x", "a..b", ".", "fe80::1%eth0", "[::1]", "a:22", "\u{ad6d}", &many, &label]
+        for bad in
+            [" ", "a b", "a/b", "a@b", "-x", "a..b", ".", "fe80::1%eth0", "[::1]", "a:22", "\u{ad6d}", &many, &label]
         {
             assert_eq!(Destination::new(bad, 22), Err(DestinationError::Host), "{bad}");
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
-use crate::destination::{Destination, MAX_HOST_BYTES};
+use crate::destination::Destination;
 use crate::id::{NodeId, SessionId};
 use crate::time::Timestamp;
 use crate::trust::{KeyId, TrustBundle};
@@ -189,7 +189,7 @@ impl Grant {
         match &self.action {
             Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
-            Action::Port(to) => body.u8(3).text(to.host()).u64(u64::from(to.port())),
+            Action::Port(to) => to.put(body.u8(3)),
         };
         let variables: Vec<&str> =
             self.variables.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
@@ -221,7 +221,7 @@ impl Grant {
             action: match fields.u8()? {
                 1 => Action::Shell { profile: fields.text(MAX_PROFILE_BYTES)?.to_owned() },
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
-                3 => Action::Port(destination(&mut fields)?),
+                3 => Action::Port(Destination::get(&mut fields)?),
                 _ => return Err(FieldError::Unknown.into()),
             },
             variables: pairs(fields.texts(2 * MAX_VARIABLES, MAX_COMMAND_BYTES)?)?,
@@ -235,14 +235,6 @@ impl Grant {
         fields.end()?;
         Ok(grant)
     }
-}
-
-fn destination(fields: &mut FieldReader<'_>) -> Result<Destination, FieldError> {
-    let host = fields.text(MAX_HOST_BYTES)?.to_owned();
-    let port = u16::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
-    let destination = Destination::new(&host, port).map_err(|_| FieldError::Unknown)?;
-    // One encoding per value: what is signed is what is meant.
-    if destination.host() == host { Ok(destination) } else { Err(FieldError::Unknown) }
 }
 
 /// What an agent holds to judge grants: its own identity, what it trusts, and what was used already.

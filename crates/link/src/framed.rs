@@ -67,6 +67,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+impl<R> FrameReader<R> {
+    /// Returns the stream and the bytes that were read from it and are no part of a frame yet.
+    pub fn into_parts(self) -> (R, BytesMut) {
+        (self.stream, self.buffer)
+    }
+}
+
 /// Writes frames.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
@@ -132,6 +139,13 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.flush().await?;
         self.stream.shutdown().await?;
         Ok(())
+    }
+}
+
+impl<W> FrameWriter<W> {
+    /// Returns the stream. What was fed and not flushed is lost.
+    pub fn into_inner(self) -> W {
+        self.stream
     }
 }
 

@@ -7,7 +7,7 @@ mod channel;
 #[cfg(test)]
 mod tests;
 
-use munjigi_core::destination::{Destination, MAX_HOST_BYTES};
+use munjigi_core::destination::Destination;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{ExitStatus, Signal, TerminalSize};
 use munjigi_core::wire::bytes::{FieldError, FieldReader, FieldWriter};
@@ -265,7 +265,7 @@ impl ToLink {
                     None => out.u8(0),
                 };
                 match &session.destination {
-                    Some(to) => out.u8(1).text(to.host()).u64(u64::from(to.port())),
+                    Some(to) => to.put(out.u8(1)),
                     None => out.u8(0),
                 }
             }
@@ -303,7 +303,7 @@ impl ToLink {
                 input: get_flag(&mut fields)?,
                 detail: fields.text(MAX_TEXT)?.to_owned(),
                 exit: if get_flag(&mut fields)? { Some(get_status(&mut fields)?) } else { None },
-                destination: if get_flag(&mut fields)? { Some(get_destination(&mut fields)?) } else { None },
+                destination: if get_flag(&mut fields)? { Some(Destination::get(&mut fields)?) } else { None },
             }),
             4 => Self::Refused {
                 request: fields.u64()?,
@@ -370,12 +370,6 @@ fn get_status(fields: &mut FieldReader<'_>) -> Result<ExitStatus, FieldError> {
 
 fn get_session(fields: &mut FieldReader<'_>) -> Result<SessionId, FieldError> {
     SessionId::parse(fields.text(96)?).map_err(|_| FieldError::Unknown)
-}
-
-fn get_destination(fields: &mut FieldReader<'_>) -> Result<Destination, FieldError> {
-    let host = fields.text(MAX_HOST_BYTES)?;
-    let port = u16::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
-    Destination::new(host, port).map_err(|_| FieldError::Unknown)
 }
 
 fn get_flag(fields: &mut FieldReader<'_>) -> Result<bool, FieldError> {

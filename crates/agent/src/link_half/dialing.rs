@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use munjigi_core::id::SessionId;
 use munjigi_core::wire::hello::{Hello, NodeHello, Role, VERSION_MAX, VERSION_MIN};
-use munjigi_core::wire::message::{Accepted, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::message::{Accepted, Connect, Pty, Refused, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::backoff::Backoff;
 use munjigi_link::connection::Limits;
@@ -16,10 +17,12 @@ use munjigi_link::tls::PinnedRoots;
 use munjigi_link::{Opener, Stream};
 use tokio::time::{sleep, timeout};
 
+use crate::destinations::{Destinations, Rule};
 use crate::halves::{Configure, Start, Terminal, ToSpawn};
 use crate::{clock, inventory};
 
 use super::Sessions;
+use super::port::Ports;
 use super::session::{Attached, Event};
 use super::spawn_client::{SpawnClient, StartRefused};
 
@@ -36,12 +39,14 @@ pub(super) async fn keep_dialing(
 ) -> anyhow::Result<()> {
     let server = configure.server.parse().context("the server's address in agent.json is no URL")?;
     let roots = PinnedRoots::from_pem(&configure.ca).context("the roots in agent.json are unusable")?;
+    let rules = configure.denied_destinations.iter().filter_map(|rule| Rule::parse(rule)).collect();
+    let ports = Arc::new(Ports::new(Destinations::new(rules), &server));
     let options = DialOptions { limits: Limits::agent(), ..DialOptions::new(server, roots) };
     let mut backoff = Backoff::new();
     loop {
         let begun = clock::monotonic();
         let why = match connect(&options, &configure, &spawn, &sessions).await {
-            Ok(dialed) => serve(dialed, &spawn, &sessions).await,
+            Ok(dialed) => serve(dialed, &spawn, &sessions, &ports).await,
             Err(why) => why,
         };
         backoff.after_connection(begun.elapsed());
@@ -99,30 +104,55 @@ fn hello(configure: &Configure, sessions: &Sessions) -> Hello {
 }
 
 /// Serves a standing link; returns why it ended.
-async fn serve(dialed: Dialed, spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>) -> String {
+async fn serve(dialed: Dialed, spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>, ports: &Arc<Ports>) -> String {
     let mut connection = dialed.connection;
     let opener = connection.opener();
     sessions.reconnect(&opener).await;
+    let learning = Arc::clone(ports);
+    // Bounded by the limit of a lookup; no session waits for it.
+    tokio::spawn(async move { learning.learn_server().await });
     while let Some(stream) = connection.accept().await {
-        tokio::spawn(open_stream(stream, opener.clone(), Arc::clone(spawn)));
+        let opened = Opened { opener: opener.clone(), spawn: Arc::clone(spawn), sessions: Arc::clone(sessions) };
+        tokio::spawn(open_stream(stream, opened, Arc::clone(ports)));
     }
     connection.closed().await.to_string()
 }
 
-/// Takes a stream that the server opened: a start, or nothing.
-async fn open_stream(stream: Stream, opener: Opener, spawn: Arc<SpawnClient>) {
+/// What a stream that the server opened may need.
+struct Opened {
+    opener: Opener,
+    spawn: Arc<SpawnClient>,
+    sessions: Arc<Sessions>,
+}
+
+/// Takes a stream that the server opened: a start, a connection of a port session, or nothing.
+async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     let mut attached = Attached::new(stream);
-    let start = match timeout(OPENING, attached.reader.read(FrameSet::OPENING)).await {
+    match timeout(OPENING, attached.reader.read(FrameSet::OPENING)).await {
         Ok(Ok(Some(Frame::Open(open)))) => match open.wish {
-            Some(open::Wish::Start(start)) => start,
+            Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
+            Some(open::Wish::Connect(wish)) => connect_port(attached, &wish, &opened, &ports).await,
             _ => {
-                return refuse(attached, refusal("UnsupportedOperation", "an agent starts sessions, nothing else"))
-                    .await;
+                let message = "an agent starts sessions and connects for them, nothing else";
+                refuse(attached, refusal("UnsupportedOperation", message)).await;
             }
         },
         // Without a first frame there is nothing to answer to.
-        _ => return,
-    };
+        _ => {}
+    }
+}
+
+/// Makes a connection of a port session that this node has: its grant says where to.
+async fn connect_port(attached: Attached, wish: &Connect, opened: &Opened, ports: &Ports) {
+    let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| Some((opened.sessions.get(&id)?, id)));
+    match handle.as_ref().and_then(|(handle, id)| Some((handle.port()?, id))) {
+        Some((port, id)) => ports.serve(attached, id, port).await,
+        None => refuse(attached, refusal("SessionEnded", "this node has no such port session")).await,
+    }
+}
+
+async fn start(mut attached: Attached, start: StartOnNode, opened: Opened) {
+    let Opened { opener, spawn, .. } = opened;
     let start = match wish(start) {
         Ok(start) => start,
         Err(why) => return refuse(attached, why).await,
@@ -165,7 +195,7 @@ fn refusal(code: &str, message: &str) -> StartRefused {
     StartRefused { code: code.to_owned(), message: message.to_owned(), reason: code.to_owned() }
 }
 
-async fn refuse(mut attached: Attached, why: StartRefused) {
+pub(super) async fn refuse(mut attached: Attached, why: StartRefused) {
     let StartRefused { code, message, reason } = why;
     let refused = Frame::Refused(Refused { code, message, reason, request_id: String::new() });
     let answer = async {

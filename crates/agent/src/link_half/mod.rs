@@ -5,6 +5,7 @@
 
 mod confine;
 mod dialing;
+mod port;
 mod program;
 mod session;
 mod spawn_client;
@@ -186,5 +187,6 @@ fn begin(
     };
     let ended =
         description.exit.clone().map(|status| Ended { status: Some(status), detail: description.detail.clone() });
-    Ok(Session::new(description.session.clone(), ring, program, ended, Arc::clone(spawn)))
+    let (id, destination) = (description.session.clone(), description.destination.clone());
+    Ok(Session::new(id, ring, program, ended, Arc::clone(spawn), destination))
 }

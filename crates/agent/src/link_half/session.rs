@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use munjigi_core::destination::Destination;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::ExitStatus;
 use munjigi_core::wire::message::{End, Exit, Open, Rejoin, Rejoined, open};
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::halves::ToSpawn;
 use crate::ring::{Cursor, Ring};
 
+use super::port::Port;
 use super::program::{Program, Read};
 use super::spawn_client::SpawnClient;
 
@@ -53,6 +55,12 @@ impl Attached {
         let (read, write) = tokio::io::split(stream);
         Self { reader: FrameReader::new(read), writer: FrameWriter::new(write) }
     }
+
+    /// Puts the stream together again, when no more frames travel on it, with the bytes that came behind the last one.
+    pub(crate) fn into_stream(self) -> (Stream, BytesMut) {
+        let (read, early) = self.reader.into_parts();
+        (read.unsplit(self.writer.into_inner()), early)
+    }
 }
 
 /// How a program ended.
@@ -76,13 +84,21 @@ pub(crate) enum Event {
 
 /// Reaches a session's task.
 #[derive(Clone)]
-pub(crate) struct Handle(mpsc::Sender<Event>);
+pub(crate) struct Handle {
+    events: mpsc::Sender<Event>,
+    port: Option<Arc<Port>>,
+}
 
 impl Handle {
+    /// Returns what connections need, if it is a port session.
+    pub(crate) fn port(&self) -> Option<&Arc<Port>> {
+        self.port.as_ref()
+    }
+
     /// Tells the session something; nothing happens when it is over.
     pub(crate) async fn tell(&self, event: Event) {
         // The receiver is gone only when the session is, and then there is nobody to tell.
-        let _ = self.0.send(event).await;
+        let _ = self.events.send(event).await;
     }
 }
 
@@ -121,6 +137,8 @@ pub(crate) struct Session {
     ended: Option<Ended>,
     /// Whether everything that the program wrote is in the ring.
     drained: bool,
+    /// The connections, if it is a port session.
+    port: Option<Arc<Port>>,
 }
 
 /// Everything that can happen to a session.
@@ -142,8 +160,11 @@ impl Session {
         program: Program,
         ended: Option<Ended>,
         spawn: Arc<SpawnClient>,
+        destination: Option<Destination>,
     ) -> (Self, Handle) {
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
+        let port = destination.map(|destination| Arc::new(Port::new(destination)));
+        let handle = Handle { events: sender, port: port.clone() };
         let session = Self {
             id,
             ring,
@@ -160,12 +181,24 @@ impl Session {
             input_ended: false,
             ended,
             drained: false,
+            port,
         };
-        (session, Handle(sender))
+        (session, handle)
     }
 
     /// Serves the session until the server has recorded its end, or nobody can reach it any more.
     pub(crate) async fn run(mut self) {
+        self.serve().await;
+        self.close_connections();
+    }
+
+    fn close_connections(&self) {
+        if let Some(port) = &self.port {
+            port.close();
+        }
+    }
+
+    async fn serve(&mut self) {
         loop {
             self.drain();
             self.feed();
@@ -238,6 +271,7 @@ impl Session {
                 self.rejoin().await
             }
             Event::Ended(ended) => {
+                self.close_connections();
                 self.ended.get_or_insert(ended);
                 false
             }
@@ -363,6 +397,7 @@ impl Session {
         if self.link.as_ref().is_some_and(|link| link.exit_sent) {
             return self.forget().await;
         }
+        self.close_connections();
         self.ask(&ToSpawn::End { session: self.id.clone() }).await
     }
 

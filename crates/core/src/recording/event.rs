@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-use super::connection::Connection;
 use super::StartMeta;
+use super::connection::Connection;
 use super::frame::MAX_RECORD_PAYLOAD;
 use crate::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 

@@ -32,7 +32,7 @@ fn start() -> Event {
             node_name: "web-1".to_owned(),
             os_user: "alice".to_owned(),
             command: Vec::new(),
-        destination: None,
+            destination: None,
             terminal: Some(size),
             term: Some("xterm-256color".to_owned()),
             started: Timestamp::from_secs(1_795_262_400),
@@ -149,7 +149,7 @@ fn what_was_written_is_read_in_any_pieces() {
     }
     let verdict = check(&file);
     assert!(verdict.is_whole(), "{verdict:?}");
-    assert_eq!((verdict.records, verdict.bytes, verdict.hash), (7, file.len() as u64, sealed.hash));
+    assert_eq!((verdict.records, verdict.bytes, verdict.hash), (8, file.len() as u64, sealed.hash));
     let tally = verdict.tally.unwrap();
     assert_eq!((tally.stdout_bytes, tally.stderr_bytes, tally.input_bytes), (26, 3, 15));
     assert_eq!(tally.output_end(), 29);

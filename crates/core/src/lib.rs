@@ -6,8 +6,8 @@
 
 pub mod arn;
 pub mod audit;
-pub mod document;
 pub mod destination;
+pub mod document;
 pub mod grant;
 pub mod id;
 pub mod policy;

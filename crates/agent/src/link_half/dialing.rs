@@ -128,17 +128,16 @@ struct Opened {
 /// Takes a stream that the server opened: a start, a connection of a port session, or nothing.
 async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     let mut attached = Attached::new(stream);
-    match timeout(OPENING, attached.reader.read(FrameSet::OPENING)).await {
-        Ok(Ok(Some(Frame::Open(open)))) => match open.wish {
-            Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
-            Some(open::Wish::Connect(wish)) => connect_port(attached, &wish, &opened, &ports).await,
-            _ => {
-                let message = "an agent starts sessions and connects for them, nothing else";
-                refuse(attached, refusal("UnsupportedOperation", message)).await;
-            }
-        },
-        // Without a first frame there is nothing to answer to.
-        _ => {}
+    // Without a first frame there is nothing to answer to.
+    let opening = timeout(OPENING, attached.reader.read(FrameSet::OPENING)).await;
+    let Ok(Ok(Some(Frame::Open(open)))) = opening else { return };
+    match open.wish {
+        Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
+        Some(open::Wish::Connect(wish)) => connect_port(attached, &wish, &opened, &ports).await,
+        _ => {
+            let message = "an agent starts sessions and connects for them, nothing else";
+            refuse(attached, refusal("UnsupportedOperation", message)).await;
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Server {
     pub(crate) deployment: Deployment,
     pub(crate) store: store::Store,
     pub(crate) identities: identity::Identities,
+    pub(crate) session_tokens: identity::session_token::SessionTokens,
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,

@@ -27,7 +27,8 @@ use crate::api::replay::Replays;
 use crate::config::Config;
 use crate::door::failures::Failures;
 use crate::gateway::Gateway;
-use crate::identity::{Authenticator, Identities, LoadedIdentities};
+use crate::identity::session_token::SessionTokens;
+use crate::identity::{Authenticator, Identities};
 use crate::keys::Keys;
 use crate::recording::Recordings;
 use crate::running::Running;
@@ -86,13 +87,14 @@ impl Server {
         let directory = options.data_dir.as_path();
         let deployment = Deployment { account: store.account().clone(), region: config.region.as_str().into() };
         let keys = Keys::open(&store, now).await?;
-        let identities = Identities::new(LoadedIdentities::default());
+        let identities = Identities::new(deployment.clone());
+        let session_tokens = SessionTokens::open(&store).await.context("failed to open the key of session tokens")?;
         let listen = options.listen.as_deref().or(config.listen.as_deref()).unwrap_or(DEFAULT_LISTEN);
         let (listener, address, host) = listen_on(&store, listen).await?;
         let names = own_names(&config, &host, address.ip());
         let Tls { config: tls, authority_pem } = tls::open(&store, &names, now).await?;
         make_administrator(directory, &store, &config, now).await?;
-        identities.reload(&store, &deployment).await.context("failed to load the identities")?;
+        identities.reload(&store).await.context("failed to load the identities")?;
         let trail = directory.join("audit");
         let (audit, witness) = witness::open_trail(&trail, &store, &keys).await?;
 
@@ -109,6 +111,7 @@ impl Server {
             deployment,
             store,
             identities,
+            session_tokens,
             audit,
             recordings,
             gateway: Gateway::default(),

@@ -1,6 +1,7 @@
 //! A whole server for tests: in a directory of its own, on a port of its own, with an administrator and a client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -14,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::api::operation::{Service, Wire};
+use crate::identity::session_token::{StandsFor, Statement};
+use crate::store::{ActivationRequest, NewNode, NodeFacts};
 use crate::{Running, Server, ServerOptions, clock};
 
 /// A server that serves; its directory goes when it does.
@@ -68,8 +71,49 @@ impl TestServer {
         let server = self.server();
         server.store.create_user(name, "/", None, &[], clock::now()).await.unwrap();
         let made = server.store.create_access_key(name, clock::now()).await.unwrap();
-        server.identities.reload(&server.store, &server.deployment).await.unwrap();
+        server.identities.reload(&server.store).await.unwrap();
         credentials(made.key.id.as_str(), made.secret.expose().clone())
+    }
+
+    /// Issues temporary credentials.
+    pub(crate) fn issue(&self, statement: &Statement) -> Credentials {
+        let issued = self.server().session_tokens.issue(statement).unwrap();
+        Credentials {
+            access_key_id: issued.access_key.to_string(),
+            secret: issued.secret,
+            session_token: Some(issued.token),
+        }
+    }
+
+    /// Registers a node and issues the credentials of its agent.
+    pub(crate) async fn node_credentials(&self) -> Credentials {
+        let (store, now) = (&self.server().store, clock::now());
+        let request = ActivationRequest {
+            description: None,
+            default_instance_name: None,
+            iam_role: "nodes".to_owned(),
+            registration_limit: 1,
+            expires: now.plus(Duration::from_secs(3600)),
+            created_by: "test".to_owned(),
+            tags: Vec::new(),
+        };
+        let activation = store.create_activation(&request, now).await.unwrap();
+        let new = NewNode {
+            public_key: vec![7; 32],
+            name: None,
+            facts: NodeFacts { hostname: "node".to_owned(), ..NodeFacts::default() },
+            ip_address: None,
+            tags: Vec::new(),
+        };
+        let node = store.register_node(&activation.id, &activation.code, &new, now).await.unwrap();
+        self.issue(&Statement::new(StandsFor::Node(node.id), now, Duration::from_secs(3600)))
+    }
+
+    /// Returns the target of a presigned GET request.
+    pub(crate) fn presign(&self, path: &str, query: &str, who: &Credentials, service: &str, life: Duration) -> String {
+        let region = &self.server().deployment.region;
+        let seconds = u32::try_from(life.as_secs()).unwrap();
+        sigv4::presign((self.authority(), path, query), who, (region, service), seconds, clock::now()).unwrap()
     }
 
     /// Opens a connection with TLS, as a client that trusts `ca.pem` alone.

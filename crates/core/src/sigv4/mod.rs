@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 pub use key::{SecretKey, SigningKey};
 pub use node::{NodeKey, NodePresented, NodeVerified, parse_node};
 pub use parse::{Form, Presented, Scope, parse};
-pub use sign::{Credentials, sign};
+pub use sign::{Credentials, presign, sign};
 pub use verify::{Rules, Verified};
 
 /// The one algorithm served. SigV4a (`AWS4-ECDSA-P256-SHA256`) and Signature Version 2 are refused.

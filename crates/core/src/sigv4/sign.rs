@@ -79,3 +79,46 @@ pub fn sign(
     added.push(("authorization", authorization));
     Ok(added)
 }
+
+/// Signs a GET request into its query and returns the target to ask for, good for `expires_seconds`. The only header
+/// signed is `host`; `query` is percent-encoded and may be empty.
+pub fn presign(
+    (host, path, query): (&str, &str, &str),
+    credentials: &Credentials,
+    (region, service): (&str, &str),
+    expires_seconds: u32,
+    at: Timestamp,
+) -> Result<String, SigV4Error> {
+    let scope = Scope::new(at, region, service);
+    let mut parameters: Vec<String> = query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
+    let mut add = |name: &str, value: &str| parameters.push(format!("{name}={}", encoded(value)));
+    add("X-Amz-Algorithm", ALGORITHM);
+    add("X-Amz-Credential", &format!("{}/{scope}", credentials.access_key_id));
+    add("X-Amz-Date", &at.to_basic());
+    add("X-Amz-Expires", &expires_seconds.to_string());
+    add("X-Amz-SignedHeaders", "host");
+    if let Some(token) = &credentials.session_token {
+        add("X-Amz-Security-Token", token.expose());
+    }
+    let query = parameters.join("&");
+    let canonical_path = canonical::path(path, service, TargetForm::CanonicalOnly)?;
+    let canonical_query = canonical::query(&canonical::pairs(Some(&query), TargetForm::CanonicalOnly)?);
+    let headers = [("host".to_owned(), host.as_bytes())];
+    let canonical = canonical::request("GET", &canonical_path, &canonical_query, &headers, &sha256_hex(&[]));
+    let signature =
+        SigningKey::derive(&credentials.secret, &scope).sign(&canonical::string_to_sign(at, &scope, &canonical));
+    Ok(format!("{path}?{query}&{}={signature}", canonical::SIGNATURE_KEY))
+}
+
+/// Percent-encodes everything but the unreserved characters (RFC 3986, section 2.3).
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}

@@ -586,3 +586,18 @@ fn mutate_bytes(bytes: &mut Vec<u8>, random: &mut XorShift) {
         }
     }
 }
+
+#[test]
+fn our_presigned_url_is_that_of_the_vector() {
+    let vectors = vectors();
+    let vector = vectors.requests.iter().find(|vector| vector.name == "presigned-get-caller-identity").unwrap();
+    let credentials = Credentials {
+        access_key_id: vectors.access_key_id.clone(),
+        secret: SecretKey::new(vectors.secret_access_key.clone()),
+        session_token: None,
+    };
+    let url = ("munjigi.example.com", "/", "Action=GetCallerIdentity&Version=2011-06-15");
+    let at = Timestamp::parse_basic("20261121T120000Z").unwrap();
+    let target = presign(url, &credentials, (&vector.region, "sts"), 60, at).unwrap();
+    assert_eq!(target, vector.target);
+}

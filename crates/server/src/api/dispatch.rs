@@ -55,12 +55,13 @@ pub(crate) fn route(
         return Ok(Routed { entry, form: None });
     }
 
-    let scope = scope_service(headers);
+    let scope = scope_service(headers, query);
     let form = match (method, query) {
         (&Method::GET, Some(query)) => Form::parse(query.as_bytes()),
         _ => Form::parse(body),
     };
-    let by_scope = scope.and_then(|name| Service::ALL.into_iter().find(|service| service.signing_name() == name));
+    let by_scope =
+        scope.as_deref().and_then(|name| Service::ALL.into_iter().find(|service| service.signing_name() == name));
     let form = match form {
         Ok(form) => form,
         Err(cause) => {
@@ -69,7 +70,7 @@ pub(crate) fn route(
         }
     };
     let by_version = Service::ALL.into_iter().find(|service| service.api_version() == form.version);
-    let service = match (scope, by_scope) {
+    let service = match (scope.as_deref(), by_scope) {
         (_, Some(service)) if service.wire() == Wire::Query => service,
         (None, _) => by_version.unwrap_or(Service::Sts),
         (Some(name), _) => {
@@ -127,11 +128,16 @@ pub(crate) fn refusal(service: Service, error: &ApiError, request_id: Uuid) -> A
     Answer { status: error.status(service), content_type, body: Bytes::from(body), request_id }
 }
 
-/// Returns the service named in the credential scope of the `Authorization` header, believed by nobody yet.
-fn scope_service(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let scope = text.split("Credential=").nth(1)?.split([',', ' ']).next()?;
-    scope.split('/').nth(3)
+/// Returns the service named in the credential scope of the `Authorization` header or of a presigned query, believed by
+/// nobody yet.
+fn scope_service(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
+    if let Some(header) = headers.get(http::header::AUTHORIZATION) {
+        let scope = header.to_str().ok()?.split("Credential=").nth(1)?.split([',', ' ']).next()?;
+        return scope.split('/').nth(3).map(str::to_owned);
+    }
+    let mut parameters = form_urlencoded::parse(query?.as_bytes());
+    let (_, scope) = parameters.find(|(name, _)| name == "X-Amz-Credential")?;
+    scope.split('/').nth(3).map(str::to_owned)
 }
 
 /// Returns a caller's text fit for a message: escaped and short.
@@ -203,6 +209,7 @@ mod tests {
             (signature(S::Mismatch), "InvalidSignatureException", "SignatureDoesNotMatch", 403),
             (signature(S::WrongScope("x")), "InvalidSignatureException", "SignatureDoesNotMatch", 403),
             (ApiError::InvalidClientToken, "UnrecognizedClientException", "InvalidClientTokenId", 403),
+            (ApiError::ExpiredToken, "ExpiredTokenException", "ExpiredToken", 403),
             (ApiError::Validation("x".into()), "ValidationException", "ValidationError", 400),
             (ApiError::Malformed("x".into()), "SerializationException", "MalformedInput", 400),
             (ApiError::Throttled, "ThrottlingException", "Throttling", 400),

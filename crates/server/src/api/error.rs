@@ -36,6 +36,9 @@ pub enum ApiError {
     /// Unknown or inactive access key, or a session token that does not belong to it. Says nothing of which.
     #[error("The security token included in the request is invalid.")]
     InvalidClientToken,
+    /// Temporary credentials that have ended: `ExpiredTokenException` (json), `ExpiredToken` (query).
+    #[error("The security token included in the request is expired")]
+    ExpiredToken,
     /// No such operation: `UnknownOperationException` (json), `InvalidAction` (query).
     #[error("{0}")]
     UnknownOperation(String),
@@ -107,6 +110,7 @@ impl ApiError {
                 | SigV4Error::Mismatch => pick("InvalidSignatureException", "SignatureDoesNotMatch"),
             },
             Self::InvalidClientToken => pick("UnrecognizedClientException", "InvalidClientTokenId"),
+            Self::ExpiredToken => pick("ExpiredTokenException", "ExpiredToken"),
             Self::UnknownOperation(_) => pick("UnknownOperationException", "InvalidAction"),
             Self::Throttled => pick("ThrottlingException", "Throttling"),
             Self::Unavailable(_) => pick("ServiceUnavailableException", "ServiceUnavailable"),
@@ -122,7 +126,7 @@ impl ApiError {
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ if json => StatusCode::BAD_REQUEST,
             Self::Refused { status, .. } => *status,
-            Self::Denied(_) | Self::InvalidClientToken => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::InvalidClientToken | Self::ExpiredToken => StatusCode::FORBIDDEN,
             Self::Signature(_) if self.code(service) == "IncompleteSignature" => StatusCode::BAD_REQUEST,
             Self::Signature(_) => StatusCode::FORBIDDEN,
             Self::Validation(_) | Self::Malformed(_) | Self::UnknownOperation(_) | Self::Throttled => {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +22,8 @@ pub trait Operation: Sized + Send + Sync + 'static {
     const EFFECT: Effect;
     /// Who may call it at all.
     const ACCESS: Access = Access::Policy;
+    /// Longest life of a presigned request; `None` refuses them. Only for what may be repeated as long (T-46).
+    const PRESIGNED: Option<Duration> = None;
     /// Members of input and output, at any depth, that the audit record hides.
     const SECRET_FIELDS: &'static [&'static str] = &[];
     /// The smallest valid input as JSON; the walk over the operations table calls every operation with it.
@@ -152,6 +155,11 @@ pub enum Access {
     Policy,
     /// Any authenticated caller, about itself.
     Caller,
+    /// AWS's agent on a node that is still registered, about this node ([`Principal::node`]); nobody else. What a
+    /// user or role may call is never open to a node.
+    ///
+    /// [`Principal::node`]: crate::identity::Principal::node
+    Node,
     /// Anybody: the operation proves the caller by other means. A fixed list (T-50).
     Open,
 }

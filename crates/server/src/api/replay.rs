@@ -153,6 +153,15 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Remembers that the request was used, without an answer to repeat.
+    pub(crate) fn used(mut self) {
+        if let Some(progress_tx) = self.progress_tx.take() {
+            progress_tx.send_replace(Progress::Dropped);
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(progress_tx) = self.progress_tx.take() {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -14,7 +15,7 @@ use super::replay::{self, Answer, Begin};
 use crate::Server;
 use crate::door::{Event, Outcome, RequestMeta, Who, failures};
 use crate::identity::{Authenticated, Caller, Unauthenticated};
-use crate::store::LastUsed;
+use crate::store::{LastUsed, StoreError};
 
 /// A request as it was received.
 pub(crate) struct Received {
@@ -44,7 +45,7 @@ pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authentic
     let caller = if entry.access == Access::Open {
         Ok((Caller::anonymous(), None))
     } else {
-        authenticate(&server, &mut received, entry.service.signing_name())
+        authenticate_within(&server, &mut received, entry.service.signing_name(), entry.presigned)
             .map(|authenticated| (authenticated.caller, Some(authenticated.replay_id)))
     };
     let (caller, replay_id) = match caller {
@@ -57,6 +58,12 @@ pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authentic
             return dispatch::refusal(entry.service, &error, request_id);
         }
     };
+    if let Err(error) = still_registered(&server, &caller).await {
+        let event =
+            Event::named(&server, &received.meta, Who::Caller(&caller), entry.service, entry.name, entry.effect);
+        failures::record(&server, received.meta.source_ip, event.complete(Outcome::Failure(&error))).await;
+        return dispatch::refusal(entry.service, &error, request_id);
+    }
     if replay_id.is_some() {
         authenticated();
     }
@@ -104,11 +111,53 @@ async fn run(server: Arc<Server>, routed: Routed, received: Received, caller: Ca
     dispatch::answer(entry.service, entry.name, result, request_id)
 }
 
-/// Verifies the signature of a request and fills in the region it was signed for.
+/// Refuses the credentials of a node that was deregistered since they were issued (T-104). Everybody else passes.
+pub(crate) async fn still_registered(server: &Server, caller: &Caller) -> Result<(), ApiError> {
+    let Some(node) = caller.principal().node() else { return Ok(()) };
+    match server.store.node(node).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::NotFound { .. }) => Err(ApiError::InvalidClientToken),
+        Err(cause) => Err(ApiError::internal(cause)),
+    }
+}
+
+/// Verifies the signature of a request and fills in the region it was signed for. A presigned request is refused.
 pub(crate) fn authenticate(
     server: &Arc<Server>,
     received: &mut Received,
     service: &'static str,
+) -> Result<Authenticated, Unauthenticated> {
+    authenticate_within(server, received, service, None)
+}
+
+/// Verifies a presigned request that lives for at most `life` and is good once (T-46, T-49).
+#[cfg_attr(not(test), expect(dead_code, reason = "the door of tunnels verifies with it"))]
+pub(crate) fn authenticate_once(
+    server: &Arc<Server>,
+    received: &mut Received,
+    service: &'static str,
+    life: Duration,
+) -> Result<Authenticated, Unauthenticated> {
+    let authenticated = authenticate_within(server, received, service, Some(life))?;
+    let presented = authenticated.caller.access_key().map(ToString::to_string);
+    let key = presented.as_deref().unwrap_or_default().as_bytes();
+    let keys = vec![replay::key(&[b"signature", key, &authenticated.replay_id])];
+    let error = match server.replays.begin(keys, received.meta.time) {
+        Begin::First(running) => {
+            running.used();
+            return Ok(authenticated);
+        }
+        Begin::Again(_) => ApiError::bad("RequestAlreadyCarriedOut", "this URL was used already; sign a new one"),
+        Begin::Full => ApiError::Throttled,
+    };
+    Err(Unauthenticated { error, presented })
+}
+
+fn authenticate_within(
+    server: &Arc<Server>,
+    received: &mut Received,
+    service: &'static str,
+    presigned: Option<Duration>,
 ) -> Result<Authenticated, Unauthenticated> {
     let headers: Vec<(&str, &[u8])> =
         received.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -119,7 +168,7 @@ pub(crate) fn authenticate(
         body: &received.body,
     };
     let now = received.meta.time;
-    let authenticated = server.authenticator.authenticate(server, &request, service, now)?;
+    let authenticated = server.authenticator.authenticate(server, &request, service, presigned, now)?;
     received.meta.region.clone_from(&authenticated.region);
     if let (true, Some(key)) = (authenticated.use_is_due, authenticated.caller.access_key().cloned()) {
         let used = LastUsed { time: now, service: service.to_owned(), region: authenticated.region.clone() };

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -23,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) effect: Effect,
     pub(crate) access: Access,
+    /// Longest life of a presigned request.
+    pub(crate) presigned: Option<Duration>,
     /// The smallest valid input as JSON.
     #[cfg_attr(not(test), expect(dead_code, reason = "the walk over the table calls with it"))]
     pub(crate) example: &'static str,
@@ -37,6 +40,7 @@ impl Entry {
             name: O::NAME,
             effect: O::EFFECT,
             access: O::ACCESS,
+            presigned: O::PRESIGNED,
             example: O::EXAMPLE,
             invoke: |server, caller, input, request| {
                 Box::pin(async move { door::call_wire::<O>(&server, &caller, input, request).await })

@@ -52,7 +52,7 @@ async fn every_operation_is_refused_without_permission_with_a_reason_that_is_in_
 #[tokio::test]
 async fn every_operation_answers_the_administrator_and_its_outcome_is_in_the_trail() {
     let test = TestServer::start().await;
-    for entry in OPERATIONS.iter().filter(|entry| entry.access != Access::Open) {
+    for entry in OPERATIONS.iter().filter(|entry| matches!(entry.access, Access::Policy | Access::Caller)) {
         let input = serde_json::from_str(entry.example).unwrap();
         let answer = test.call(Some(&test.admin), entry.service, entry.name, &input).await;
         let unexpected =
@@ -63,6 +63,21 @@ async fn every_operation_answers_the_administrator_and_its_outcome_is_in_the_tra
         assert_eq!(records.len(), 1, "{}: {records:?}", entry.name);
         assert!(records[0].contains("\"userName\":\"admin\""), "{}", records[0]);
         assert_eq!(records[0].contains("\"errorCode\""), !code.is_empty(), "{}: {}", entry.name, records[0]);
+    }
+    test.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_for_nodes_is_refused_to_the_administrator_and_everything_else_to_nodes() {
+    let test = TestServer::start().await;
+    let node = test.node_credentials().await;
+    for entry in OPERATIONS.iter().filter(|entry| entry.access != Access::Open) {
+        let who = if entry.access == Access::Node { &test.admin } else { &node };
+        let input = serde_json::from_str(entry.example).unwrap();
+        let answer = test.call(Some(who), entry.service, entry.name, &input).await;
+        assert!(answer.code().starts_with("AccessDenied"), "{}: {}", entry.name, answer.text);
+        let records = test.trail(answer.request_id());
+        assert!(records[0].contains("\"reason\":\"KindOfCredentials\""), "{}", records[0]);
     }
     test.stop().await;
 }

@@ -7,7 +7,8 @@ use munjigi_core::policy::{self, Context, Decision};
 use super::RequestMeta;
 use crate::Server;
 use crate::api::error::{ApiError, Denial};
-use crate::api::operation::{Access, Operation, Requirement, Values};
+use crate::api::operation::{Access, Operation, Requirement, Service, Values};
+use crate::identity::session_token::StandsFor;
 use crate::identity::{Caller, Principal, PrincipalKind};
 
 /// A requirement and how it was decided.
@@ -90,17 +91,52 @@ pub(super) fn decide<O: Operation>(
         let cause = anyhow::anyhow!("{} requires nothing", O::NAME);
         return (Vec::new(), Err(ApiError::internal(cause)));
     }
+    if let Some(denial) = kept_out::<O>(caller) {
+        return (Vec::new(), Err(ApiError::Denied(denial)));
+    }
     let (decided, verdict) = judge(server, caller.principal(), requirements, request);
     (decided, verdict.map_err(ApiError::Denied))
+}
+
+/// Returns why a caller is kept from an operation whatever policies say: nodes from what is not made for them, and
+/// everybody else from what is; sessions of users that proved no second factor from identities (aws-api B.5).
+fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
+    let principal = caller.principal();
+    let because = match (O::ACCESS, principal.node(), principal.statement()) {
+        (Access::Open, _, _) | (Access::Node, Some(_), _) => return None,
+        (Access::Node, None, _) => "because it is for the agents of nodes alone",
+        (_, Some(_), _) => "because a node may call only what is made for nodes",
+        (_, None, Some(statement)) if matches!(statement.who, StandsFor::User(_)) && statement.mfa.is_none() => {
+            match (O::SERVICE, O::NAME) {
+                (Service::Iam, _) => "because credentials of GetSessionToken without MFA reach no identities",
+                (Service::Sts, "AssumeRole" | "GetCallerIdentity") => return None,
+                (Service::Sts, _) => "because credentials of GetSessionToken without MFA cannot make others",
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let (arn, service) = (&principal.arn, O::SERVICE.signing_name());
+    let message = format!("User: {arn} is not authorized to perform: {service}:{} {because}", O::NAME);
+    Some(Denial { reason: "KindOfCredentials", message })
 }
 
 /// Fills the global condition keys (iam-policy 8.3). Keys that do not apply stay absent.
 fn context(principal: &Principal, account: &str, request: &RequestMeta) -> Context {
     let mut context = Context::new();
-    if principal.kind == PrincipalKind::User {
-        context.set("aws:username", &*principal.name).set("aws:PrincipalType", "User");
-    } else {
-        context.set("aws:PrincipalType", "Anonymous");
+    match principal.kind {
+        PrincipalKind::User => context.set("aws:username", &*principal.name).set("aws:PrincipalType", "User"),
+        PrincipalKind::Service => context.set("aws:PrincipalType", "Service"),
+        _ => context.set("aws:PrincipalType", "Anonymous"),
+    };
+    if let Some(statement) = principal.statement() {
+        // Of temporary credentials alone: a condition on them does not match a long-term key.
+        context
+            .set("aws:TokenIssueTime", statement.issued.to_iso_seconds())
+            .set("aws:MultiFactorAuthPresent", statement.mfa.is_some().to_string());
+        if let Some(proved) = statement.mfa {
+            context.set("aws:MultiFactorAuthAge", request.time.since(proved).as_secs().to_string());
+        }
     }
     context
         .set("aws:userid", principal.user_id())

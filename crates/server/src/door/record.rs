@@ -1,7 +1,8 @@
 //! The audit record of a call, filled field for field (aws-api E.1, E.2). Limits and escaping are `core::audit`'s.
 
 use munjigi_core::audit::{
-    AuditRecord, EVENT_VERSION, EventType, Resource, TlsDetails, UserIdentity, UserType, parameters,
+    AuditRecord, EVENT_VERSION, EventType, Resource, SessionAttributes, SessionContext, TlsDetails, UserIdentity,
+    UserType, parameters,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -10,6 +11,7 @@ use super::{Decided, RequestMeta, Via};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Effect, Operation, Service, Wire};
+use crate::identity::session_token::Statement;
 use crate::identity::{Caller, PrincipalKind};
 
 /// Who called, as far as is known.
@@ -179,17 +181,31 @@ fn identity(who: Who<'_>, account: &str) -> UserIdentity {
         Who::Caller(caller) => caller,
     };
     let principal = caller.principal();
-    if principal.kind != PrincipalKind::User {
-        return UserIdentity::default();
-    }
-    UserIdentity {
-        kind: UserType::IAMUser,
+    let named = UserIdentity {
         principal_id: Some(principal.user_id().to_owned()),
         arn: Some(principal.arn.to_string()),
         account_id: Some(account.to_owned()),
         access_key_id: caller.access_key().map(ToString::to_string),
-        user_name: Some(principal.name.to_string()),
+        session_context: principal.statement().map(|statement| session_context(statement)),
         ..UserIdentity::default()
+    };
+    match principal.kind {
+        PrincipalKind::User => {
+            UserIdentity { kind: UserType::IAMUser, user_name: Some(principal.name.to_string()), ..named }
+        }
+        // As AWS shows its own agent: by the role that its node runs under.
+        PrincipalKind::Service => UserIdentity { kind: UserType::AssumedRole, ..named },
+        _ => UserIdentity::default(),
+    }
+}
+
+fn session_context(statement: &Statement) -> SessionContext {
+    SessionContext {
+        attributes: Some(SessionAttributes {
+            creation_date: statement.issued.to_iso_seconds(),
+            mfa_authenticated: statement.mfa.is_some().to_string(),
+        }),
+        ..SessionContext::default()
     }
 }
 

@@ -123,7 +123,7 @@ async fn a_deactivated_key_stops_working_at_once() {
     let server = test.server();
     let key = user.access_key_id.parse().unwrap();
     server.store.set_access_key_active("carol", &key, false).await.unwrap();
-    server.identities.reload(&server.store, &server.deployment).await.unwrap();
+    server.identities.reload(&server.store).await.unwrap();
     assert_eq!(whoami().await, StatusCode::FORBIDDEN);
     test.stop().await;
 }

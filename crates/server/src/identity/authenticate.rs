@@ -1,7 +1,7 @@
 //! From a signed request to a caller: the one place where signatures are verified (T-44).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +10,8 @@ use munjigi_core::id::AccessKeyId;
 use munjigi_core::sigv4::{self, Rules, Scope, SecretKey, SigV4Error, SigningKey, TargetForm};
 use munjigi_core::time::Timestamp;
 
-use super::Caller;
+use super::session_token::Statement;
+use super::{AccessKey, Caller, Principal};
 use crate::Server;
 use crate::api::error::ApiError;
 
@@ -58,12 +59,14 @@ impl Authenticator {
     }
 
     /// Verifies a request to a service. Unknown and inactive keys take the same way as wrong signatures; their error
-    /// does not say which of both they are.
+    /// does not say which of both they are. A presigned request is refused unless `presigned` gives its longest life
+    /// (T-46).
     pub(crate) fn authenticate(
         &self,
         server: &Server,
         request: &sigv4::Request<'_>,
         service: &str,
+        presigned: Option<Duration>,
         now: Timestamp,
     ) -> Result<Authenticated, Unauthenticated> {
         let presented = sigv4::parse(request, TargetForm::CanonicalOnly)
@@ -71,11 +74,9 @@ impl Authenticator {
         let key_text = presented.access_key_id().to_owned();
         let refused = |error| Unauthenticated { error, presented: Some(key_text.clone()) };
 
-        let known = AccessKeyId::parse(&key_text).ok().and_then(|id| server.identities.by_access_key(&id));
-        // Long-term keys have no token; temporary ones, which do, are none of the known keys.
-        let has_token = presented.session_token().is_some();
+        let known = AccessKeyId::parse(&key_text).ok().and_then(|id| known(server, id, presented.session_token()));
         let signing_key = match &known {
-            Some((key, _)) => match self.signing_key(server, key, presented.scope()) {
+            Some(known) => match self.signing_key(server, known, presented.scope()) {
                 Ok(signing_key) => signing_key,
                 Err(cause) => return Err(refused(ApiError::internal(cause))),
             },
@@ -87,32 +88,47 @@ impl Authenticator {
         let accepted = [config.region.as_str(), &region];
         let any = config.accepted_regions.is_empty() || config.accepted_regions.contains(&region);
         let regions = if any { accepted.as_slice() } else { accepted.get(..1).unwrap_or_default() };
-        let verified = presented.verify(&signing_key, now, &Rules::new(regions, service));
+        let rules = Rules { max_expires: presigned, ..Rules::new(regions, service) };
+        let verified = presented.verify(&signing_key, now, &rules);
         let (known, verified) = match (known, verified) {
-            (Some(known), Ok(verified)) if !has_token => (known, verified),
+            (Some(known), Ok(verified)) => (known, verified),
             (_, Err(error)) if error != SigV4Error::Mismatch => return Err(refused(error.into())),
             (Some(_), Err(error)) => return Err(refused(error.into())),
-            _ => return Err(refused(ApiError::InvalidClientToken)),
+            (None, _) => return Err(refused(ApiError::InvalidClientToken)),
         };
-        let (key, principal) = known;
-        Ok(Authenticated {
-            use_is_due: self.use_is_due(&key.id, now),
-            caller: Caller::new(principal, Some(key.id)),
-            region,
-            replay_id: verified.replay_id(),
-        })
+        let replay_id = verified.replay_id();
+        let (principal, key, use_is_due) = match known {
+            Known::LongTerm(key, principal) => {
+                let use_is_due = self.use_is_due(&key.id, now);
+                (principal, key.id, use_is_due)
+            }
+            Known::Temporary(_, statement) if statement.has_expired(now) => {
+                return Err(refused(ApiError::ExpiredToken));
+            }
+            Known::Temporary(key, statement) => match server.identities.of_statement(&Arc::new(statement)) {
+                Some(principal) => (principal, key, false),
+                None => return Err(refused(ApiError::InvalidClientToken)),
+            },
+        };
+        Ok(Authenticated { use_is_due, caller: Caller::new(principal, Some(key)), region, replay_id })
     }
 
-    fn signing_key(&self, server: &Server, key: &super::AccessKey, scope: &Scope) -> anyhow::Result<SigningKey> {
-        let name = (key.id.clone(), scope.clone());
+    fn signing_key(&self, server: &Server, known: &Known, scope: &Scope) -> anyhow::Result<SigningKey> {
+        let name = (known.id().clone(), scope.clone());
         if let Some(derived) = lock(&self.derived).get(&name) {
             return Ok(derived.clone());
         }
-        let secret = server
-            .store
-            .open_key_secret(&key.id, &key.sealed_secret)
-            .with_context(|| format!("failed to open the secret of {}", key.id))?;
-        let derived = SigningKey::derive(&SecretKey::new(secret.expose().clone()), scope);
+        let secret = match known {
+            Known::LongTerm(key, _) => {
+                let opened = server.store.open_key_secret(&key.id, &key.sealed_secret);
+                let secret = opened.with_context(|| format!("failed to open the secret of {}", key.id))?;
+                SecretKey::new(secret.expose().clone())
+            }
+            Known::Temporary(key, _) => {
+                server.session_tokens.secret_of(key).context("the secret of a temporary key cannot be derived")?
+            }
+        };
+        let derived = SigningKey::derive(&secret, scope);
         let mut cache = lock(&self.derived);
         if cache.len() >= MAX_DERIVED {
             cache.clear();
@@ -131,6 +147,35 @@ impl Authenticator {
         }
         used.insert(key.clone(), now);
         true
+    }
+}
+
+/// A key whose secret this server has, before the signature is verified.
+enum Known {
+    /// A user's own.
+    LongTerm(AccessKey, Arc<Principal>),
+    /// Issued with a token, which came along and opened.
+    Temporary(AccessKeyId, Statement),
+}
+
+impl Known {
+    fn id(&self) -> &AccessKeyId {
+        match self {
+            Self::LongTerm(key, _) => &key.id,
+            Self::Temporary(id, _) => id,
+        }
+    }
+}
+
+/// Finds the key. Long-term keys come without a token and temporary ones with their own; whatever else comes is no key
+/// (aws-api B.5).
+fn known(server: &Server, id: AccessKeyId, token: Option<&str>) -> Option<Known> {
+    match token {
+        None => server.identities.by_access_key(&id).map(|(key, owner)| Known::LongTerm(key, owner)),
+        Some(token) => {
+            let statement = server.session_tokens.read(&id, token)?;
+            Some(Known::Temporary(id, statement))
+        }
     }
 }
 

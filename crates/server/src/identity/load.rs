@@ -81,6 +81,7 @@ pub(super) fn compile(rows: IdentityRows, deployment: &Deployment) -> LoadedIden
                 boundary: compiler.boundary(user),
                 ..PolicySet::default()
             },
+            session: None,
         }
     });
     let principals = principals.collect();

@@ -3,9 +3,13 @@
 mod authenticate;
 mod load;
 mod principal;
+mod session;
+pub mod session_token;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use authenticate::{Authenticated, Authenticator, Unauthenticated};
 pub(crate) use load::Compiler;
-pub use principal::{Caller, Principal, PrincipalKind};
+pub use principal::{Caller, Principal, PrincipalKind, Session};
 pub use snapshot::{AccessKey, Identities, LoadedIdentities};

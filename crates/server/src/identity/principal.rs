@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use munjigi_core::arn::Arn;
-use munjigi_core::id::{AccessKeyId, UniqueId};
+use munjigi_core::id::{AccessKeyId, NodeId, UniqueId};
 use munjigi_core::policy::PolicySet;
 pub use munjigi_core::policy::PrincipalKind;
+
+use super::session_token::{StandsFor, Statement};
 
 /// Somebody who can act.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub struct Principal {
     pub kind: PrincipalKind,
     /// Its name as a resource.
     pub arn: Arn,
-    /// Its unchanging id; `None` for the anonymous principal alone.
+    /// Its unchanging id; `None` for nodes and the anonymous principal.
     pub unique_id: Option<UniqueId>,
     /// Its name for people: the user name.
     pub name: Box<str>,
@@ -23,14 +25,41 @@ pub struct Principal {
     pub path: Box<str>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// Its compiled policies: identity policies and boundary.
+    /// Its compiled policies: identity policies, boundary, and those passed when its session was made.
     pub policies: PolicySet,
+    /// What temporary credentials stand on; `None` for a principal with its long-term key.
+    pub session: Option<Session>,
+}
+
+/// What temporary credentials stand on.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// What was sealed in the token.
+    pub statement: Arc<Statement>,
+    /// `aws:userid`.
+    pub user_id: Box<str>,
 }
 
 impl Principal {
     /// Returns `aws:userid`: the unique id of a user.
     pub fn user_id(&self) -> &str {
-        self.unique_id.as_ref().map_or("ANONYMOUS", UniqueId::as_str)
+        match &self.session {
+            Some(session) => &session.user_id,
+            None => self.unique_id.as_ref().map_or("ANONYMOUS", UniqueId::as_str),
+        }
+    }
+
+    /// Returns what its temporary credentials stand for.
+    pub fn statement(&self) -> Option<&Arc<Statement>> {
+        self.session.as_ref().map(|session| &session.statement)
+    }
+
+    /// Returns the node, if AWS's agent on a node is the principal.
+    pub fn node(&self) -> Option<&NodeId> {
+        match self.statement()?.who {
+            StandsFor::Node(ref node) => Some(node),
+            StandsFor::User(_) => None,
+        }
     }
 }
 
@@ -58,6 +87,7 @@ impl Caller {
                 path: "/".into(),
                 tags: BTreeMap::new(),
                 policies: PolicySet::default(),
+                session: None,
             })
         });
         Self::new(ANONYMOUS.clone(), None)

@@ -10,6 +10,7 @@ use munjigi_core::id::{AccessKeyId, UniqueId};
 use tokio::sync::watch;
 
 use super::{Caller, Principal, load};
+use crate::clock;
 use crate::store::{Store, StoreError};
 
 /// What the store hands over: every principal with compiled policies, every access key with its sealed secret.
@@ -46,6 +47,7 @@ struct Snapshot {
 
 /// The identities that hold now.
 pub struct Identities {
+    deployment: Deployment,
     snapshot: ArcSwap<Snapshot>,
     /// Tells the new version after each change; sent by [`Identities::replace`], received by whoever re-judges.
     version_tx: watch::Sender<u64>,
@@ -54,19 +56,25 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Builds the first snapshot, version 1.
-    pub fn new(loaded: LoadedIdentities) -> Self {
+    /// Builds the first snapshot, version 1: nobody is known before the first [`Identities::reload`].
+    pub fn new(deployment: Deployment) -> Self {
         let (version_tx, _) = watch::channel(1);
-        Self { snapshot: ArcSwap::from_pointee(Snapshot::build(1, 0, loaded)), version_tx, reloads: AtomicU64::new(0) }
+        let snapshot = ArcSwap::from_pointee(Snapshot { version: 1, ..Snapshot::default() });
+        Self { deployment, snapshot, version_tx, reloads: AtomicU64::new(0) }
+    }
+
+    /// Returns where the identities live.
+    pub(super) fn deployment(&self) -> &Deployment {
+        &self.deployment
     }
 
     /// Loads everything anew after a change in the store and replaces the snapshot; its version is one higher.
     ///
     /// Reloads overtake each other: each takes its number before it reads, and one that read earlier never replaces
     /// what a later one has read, which holds the earlier one's change too.
-    pub async fn reload(&self, store: &Store, deployment: &Deployment) -> Result<(), StoreError> {
+    pub async fn reload(&self, store: &Store) -> Result<(), StoreError> {
         let number = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
-        let loaded = load::compile(store.load_identities().await?, deployment);
+        let loaded = load::compile(store.load_identities().await?, &self.deployment);
         self.version_tx.send_if_modified(|version| {
             let newer = self.snapshot.load().reload < number;
             if newer {
@@ -99,9 +107,14 @@ impl Identities {
     }
 
     /// Returns the caller as it is now: with its policies of this moment, or not at all once its key is gone, inactive
-    /// or somebody else's (T-6). Links outlive changes; what comes over them is judged by this.
+    /// or somebody else's, or its temporary credentials have ended (T-6). Links outlive changes; what comes over them
+    /// is judged by this.
     pub fn present(&self, caller: &Caller) -> Option<Caller> {
         let former = caller.principal();
+        if let Some(statement) = former.statement() {
+            let principal = self.of_statement(statement).filter(|_| !statement.has_expired(clock::now()))?;
+            return Some(Caller::new(principal, caller.access_key().cloned()));
+        }
         let (_, owner) = self.by_access_key(caller.access_key()?)?;
         (owner.unique_id == former.unique_id).then(|| Caller::new(owner, caller.access_key().cloned()))
     }

@@ -125,5 +125,5 @@ use crate::api::error::ApiError;
 
 /// Brings the identities in memory up to the store after a change.
 async fn changed(server: &Arc<Server>) -> Result<(), ApiError> {
-    server.identities.reload(&server.store, &server.deployment).await.map_err(ApiError::internal)
+    server.identities.reload(&server.store).await.map_err(ApiError::internal)
 }

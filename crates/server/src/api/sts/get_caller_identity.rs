@@ -1,6 +1,8 @@
-//! `GetCallerIdentity`: tells the caller who it is. Needs no permission and cannot be denied.
+//! `GetCallerIdentity`: tells the caller who it is. Needs no permission and cannot be denied. A presigned URL of it,
+//! good for a minute, lets a third party ask in the caller's name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ pub struct Input {}
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Output {
-    /// `AIDA…` for users.
+    /// `AIDA…` for users, `AROA…:name` for role sessions.
     pub user_id: String,
     /// The account.
     pub account: String,
@@ -34,6 +36,7 @@ impl Operation for GetCallerIdentity {
     const NAME: &'static str = "GetCallerIdentity";
     const EFFECT: Effect = Effect::Read;
     const ACCESS: Access = Access::Caller;
+    const PRESIGNED: Option<Duration> = Some(Duration::from_secs(60));
     type Input = Input;
     type Output = Output;
 

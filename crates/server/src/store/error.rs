@@ -128,6 +128,12 @@ pub enum Kind {
     Node,
     /// A session.
     Session,
+    /// A session document.
+    Document,
+    /// A version of a session document.
+    DocumentVersion,
+    /// The text of a session document.
+    DocumentContent,
 }
 
 impl Kind {
@@ -143,6 +149,9 @@ impl Kind {
             Self::Activation => "activation",
             Self::Node => "node",
             Self::Session => "session",
+            Self::Document => "document",
+            Self::DocumentVersion => "document version",
+            Self::DocumentContent => "document content",
         }
     }
 }

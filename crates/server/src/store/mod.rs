@@ -1,4 +1,4 @@
-//! What the control plane remembers: identities, policies, nodes, activations, tags, sessions and settings, in SQLite.
+//! What the control plane remembers: identities, policies, documents, nodes, activations, tags, sessions and settings, in SQLite.
 //!
 //! All SQL of the server is in this folder, one file per notion; the methods of [`Store`] are what a second
 //! implementation (PostgreSQL, for several servers) has to answer. Who may ask for what is not decided here, and the
@@ -7,6 +7,7 @@
 mod access_keys;
 mod activations;
 mod builtin;
+mod documents;
 mod error;
 mod groups;
 mod inline_policies;
@@ -34,6 +35,7 @@ use munjigi_core::secret::MasterKeys;
 pub use access_keys::{AccessKey, KeySecret, LastUsed, NewAccessKey};
 pub use activations::{Activation, ActivationRequest, NewActivation};
 pub use builtin::ADMINISTRATOR_ACCESS;
+pub use documents::{DocumentVersion, NewDocument, NewVersion, Sharing, StoredDocument, VersionRef};
 pub use error::{Kind, OpenError, StoreError};
 pub use groups::Group;
 pub use inline_policies::{InlinePolicy, Owner};
@@ -61,6 +63,12 @@ pub mod quota {
     pub const USERS: u64 = 5000;
     /// Groups of the account.
     pub const GROUPS: u64 = 300;
+    /// Session documents of the account.
+    pub const DOCUMENTS: u64 = 500;
+    /// Versions of one document.
+    pub const VERSIONS_PER_DOCUMENT: u64 = 1000;
+    /// Accounts that one document is shared with.
+    pub const SHARES_PER_DOCUMENT: u64 = 1000;
     /// Customer-managed policies of the account.
     pub const POLICIES: u64 = 1500;
 }

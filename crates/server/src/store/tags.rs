@@ -1,4 +1,4 @@
-//! Tags of users, policies, nodes and activations. Keys keep their spelling and are unique without regard to case,
+//! Tags of users, policies, documents, nodes and activations. Keys keep their spelling and are unique without regard to case,
 //! because policy conditions find them so.
 
 use sqlx::SqliteConnection;
@@ -10,7 +10,7 @@ use munjigi_core::arn::Arn;
 use munjigi_core::id::NodeId;
 
 use super::row::stored;
-use super::{Store, StoreError, fold, nodes, policies, quota, users};
+use super::{Store, StoreError, documents, fold, nodes, policies, quota, users};
 
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub enum Tagged<'a> {
     Policy(&'a Arn),
     /// A node.
     Node(&'a NodeId),
+    /// A session document, by name.
+    Document(&'a str),
 }
 
 impl Store {
@@ -68,6 +70,7 @@ async fn id_of(connection: &mut SqliteConnection, resource: Tagged<'_>) -> Resul
     match resource {
         Tagged::User(name) => Ok(users::find(connection, name).await?.id.as_str().to_owned()),
         Tagged::Policy(arn) => policies::own_id_of(connection, arn).await,
+        Tagged::Document(name) => documents::find(connection, name).await.map(|document| document.id),
         Tagged::Node(node) => nodes::find(connection, node).await.map(|node| node.id.as_str().to_owned()),
     }
 }

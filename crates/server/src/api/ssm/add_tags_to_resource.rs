@@ -1,17 +1,16 @@
-//! `AddTagsToResource`: sets tags of a node over earlier ones of the same key.
+//! `AddTagsToResource`: sets tags of a node or document over earlier ones of the same key.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::managed_node::{on_node, parse_resource, tags_changed};
-use super::refuse::refused;
+use super::managed_node::tags_changed;
+use super::tagged::Resource;
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::tag::TagList;
 use crate::identity::Caller;
-use crate::store::Tagged;
 
 /// The operation.
 pub struct AddTagsToResource;
@@ -20,9 +19,9 @@ pub struct AddTagsToResource;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Input {
-    /// What kind of thing; only `ManagedInstance` has tags here.
+    /// What kind of thing; `ManagedInstance` or `Document`.
     pub resource_type: String,
-    /// The node.
+    /// The node's id, or the document's name.
     pub resource_id: String,
     /// The tags.
     pub tags: TagList,
@@ -43,14 +42,14 @@ impl Operation for AddTagsToResource {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
-        Ok(vec![on_node(server, "ssm:AddTagsToResource", &node).await?.request_tags(input.tags.pairs())])
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
+        Ok(vec![resource.requirement(server, "ssm:AddTagsToResource").await?.request_tags(input.tags.pairs())])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
-        server.store.put_tags(Tagged::Node(&node), &input.tags).await.map_err(refused)?;
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
+        server.store.put_tags(resource.tagged()?, &input.tags).await.map_err(|error| resource.refused(error))?;
         tags_changed(server);
         Ok(Output {})
     }

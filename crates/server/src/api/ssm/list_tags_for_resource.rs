@@ -1,16 +1,15 @@
-//! `ListTagsForResource`: lists the tags of a node.
+//! `ListTagsForResource`: lists the tags of a node or document.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::managed_node::{on_node, parse_resource};
-use super::refuse::refused;
+use super::tagged::Resource;
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::identity::Caller;
-use crate::store::{Tag, Tagged};
+use crate::store::Tag;
 
 /// The operation.
 pub struct ListTagsForResource;
@@ -19,9 +18,9 @@ pub struct ListTagsForResource;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Input {
-    /// What kind of thing; only `ManagedInstance` has tags here.
+    /// What kind of thing; `ManagedInstance` or `Document`.
     pub resource_type: String,
-    /// The node.
+    /// The node's id, or the document's name.
     pub resource_id: String,
 }
 
@@ -42,14 +41,14 @@ impl Operation for ListTagsForResource {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
-        Ok(vec![on_node(server, "ssm:ListTagsForResource", &node).await?])
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
+        Ok(vec![resource.requirement(server, "ssm:ListTagsForResource").await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
-        let tag_list = server.store.tags(Tagged::Node(&node)).await.map_err(refused)?;
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
+        let tag_list = server.store.tags(resource.tagged()?).await.map_err(|error| resource.refused(error))?;
         Ok(Output { tag_list })
     }
 }

@@ -69,15 +69,6 @@ pub(super) fn parse_node(text: &str) -> Result<NodeId, ApiError> {
     NodeId::parse(text).map_err(|error| ApiError::bad("InvalidInstanceId", error.to_string()))
 }
 
-/// Reads what a tagging call names.
-pub(super) fn parse_resource(kind: &str, id: &str) -> Result<NodeId, ApiError> {
-    if kind != "ManagedInstance" {
-        let message = format!("tags of the type {} are not kept here; use ManagedInstance", kind.escape_debug());
-        return Err(ApiError::bad("InvalidResourceType", message));
-    }
-    NodeId::parse(id).map_err(|error| ApiError::bad("InvalidResourceId", error.to_string()))
-}
-
 /// Requires an action on a node; its tags are condition keys. A node that does not exist has the ARN it would have.
 pub(super) async fn on_node(server: &Server, action: &'static str, id: &NodeId) -> Result<Requirement, ApiError> {
     let requirement = Requirement::new(action, server.deployment.node(id)).of_type("AWS::SSM::ManagedInstance");

@@ -13,6 +13,22 @@ checked_text! {
     /// The name of a role.
     IamRole: |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-/:".contains(&b)),
         "a role has 1 to 64 letters, digits or _+=,.@-/:";
+    /// The name of a session document.
+    DocumentName: document_name, "a document's name has 3 to 128 letters, digits or _-.";
+    /// A session document by name or ARN.
+    DocumentText: document_text, "a document is named by 3 to 128 letters, digits or _-. or by its ARN";
+    /// The name of a document's version.
+    VersionName: |text| (1..=128).contains(&text.len()) && text.bytes().all(plain),
+        "a version's name has 1 to 128 letters, digits or _-.";
+    /// A document's name for people.
+    DisplayName: |text| text.len() <= 1024 && text.bytes().all(|b| plain(b) || b":/ ".contains(&b)),
+        "a display name has at most 1024 letters, digits, blanks or _-.:/";
+    /// The kind of resource that a document is for.
+    TargetType: |text| text.len() <= 200 && text.starts_with('/') && text.bytes().all(|b| plain(b) || b":/".contains(&b)),
+        "a target type begins with / and has at most 200 letters, digits or _-.:/";
+    /// An account that a document is shared with.
+    ShareAccount: |text| text.eq_ignore_ascii_case("all") || (text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())),
+        "an account is twelve digits, or All";
     /// What a node says of itself.
     Fact: |text| text.len() <= 255 && printable(text), "a fact about a node has at most 255 bytes and no control characters";
 }
@@ -27,6 +43,22 @@ pub(crate) fn node_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c))
         && !text.starts_with("mi-")
         && !text.starts_with("tag:")
+}
+
+fn plain(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_-.".contains(&b)
+}
+
+fn document_name(text: &str) -> bool {
+    (3..=128).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// As in the model of AWS, whose length holds for names; an ARN is longer.
+pub(crate) fn document_text(text: &str) -> bool {
+    match text.strip_prefix("arn:") {
+        None => document_name(text),
+        Some(rest) => rest.len() <= 256 && rest.bytes().all(|b| plain(b) || b":/".contains(&b)),
+    }
 }
 
 fn printable(text: &str) -> bool {

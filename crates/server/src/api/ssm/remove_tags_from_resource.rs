@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::managed_node::{on_node, parse_resource, tags_changed};
-use super::refuse::refused;
+use super::managed_node::tags_changed;
+use super::tagged::Resource;
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::tag::TagKeys;
 use crate::identity::Caller;
-use crate::store::Tagged;
 
 /// The operation.
 pub struct RemoveTagsFromResource;
@@ -20,9 +19,9 @@ pub struct RemoveTagsFromResource;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Input {
-    /// What kind of thing; only `ManagedInstance` has tags here.
+    /// What kind of thing; `ManagedInstance` or `Document`.
     pub resource_type: String,
-    /// The node.
+    /// The node's id, or the document's name.
     pub resource_id: String,
     /// The keys.
     pub tag_keys: TagKeys,
@@ -43,9 +42,10 @@ impl Operation for RemoveTagsFromResource {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
         Ok(vec![
-            on_node(server, "ssm:RemoveTagsFromResource", &node)
+            resource
+                .requirement(server, "ssm:RemoveTagsFromResource")
                 .await?
                 .with_many("aws:TagKeys", input.tag_keys.iter().cloned()),
         ])
@@ -53,8 +53,8 @@ impl Operation for RemoveTagsFromResource {
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
-        let node = parse_resource(&input.resource_type, &input.resource_id)?;
-        server.store.remove_tags(Tagged::Node(&node), &input.tag_keys).await.map_err(refused)?;
+        let resource = Resource::read(server, &input.resource_type, &input.resource_id)?;
+        server.store.remove_tags(resource.tagged()?, &input.tag_keys).await.map_err(|error| resource.refused(error))?;
         tags_changed(server);
         Ok(Output {})
     }

@@ -88,7 +88,10 @@ async fn a_node_joins_is_described_tagged_and_deregistered() {
     let tags = desk.ssm("ListTagsForResource", named(json!({}))).await.unwrap();
     assert_eq!(tags["TagList"], json!([{ "Key": "ENV", "Value": "test" }]));
     for (kind, resource, refusal) in [
-        ("Document", id.as_str(), "InvalidResourceType"),
+        ("Parameter", id.as_str(), "InvalidResourceType"),
+        ("Document", "a b", "InvalidResourceId"),
+        ("Document", "AWS-StartSSHSession", "InvalidResourceId"),
+        ("Document", "No-Such", "InvalidResourceId"),
         ("ManagedInstance", "web", "InvalidResourceId"),
         ("ManagedInstance", "mi-00000000000000000", "InvalidInstanceId"),
     ] {

@@ -1,5 +1,6 @@
 //! The store's tests: one story for every implementation (`suite`), and what only a file can show (`file`).
 
+mod documents;
 mod file;
 mod suite;
 
@@ -37,6 +38,17 @@ macro_rules! run_suite {
             }
         )*
     };
+}
+
+/// The same for the documents' part of the suite.
+mod document_stories {
+    use super::{documents as suite, sqlite};
+
+    run_suite!(sqlite:
+        a_documents_versions_count_up_and_its_default_is_chosen,
+        a_document_is_deleted_by_version_and_not_while_it_is_shared,
+        documents_list_by_name_and_keep_their_tags,
+    );
 }
 
 run_suite!(sqlite:

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::api::operation::{Service, Wire};
 use crate::identity::session_token::{StandsFor, Statement};
-use crate::store::{ActivationRequest, NewNode, NodeFacts};
+use crate::store::{ActivationRequest, AgentKind, NewNode, NodeFacts};
 use crate::{Running, Server, ServerOptions, clock};
 
 /// A server that serves; its directory goes when it does.
@@ -99,7 +99,9 @@ impl TestServer {
         };
         let activation = store.create_activation(&request, now).await.unwrap();
         let new = NewNode {
+            agent: AgentKind::Aws,
             public_key: vec![7; 32],
+            fingerprint: None,
             name: None,
             facts: NodeFacts { hostname: "node".to_owned(), ..NodeFacts::default() },
             ip_address: None,

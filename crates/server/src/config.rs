@@ -76,6 +76,9 @@ pub struct Limits {
     /// Connections of all addresses that have not authenticated (T-91).
     #[serde(deserialize_with = "number::<_, 2, 65_536>")]
     pub unauthenticated: usize,
+    /// Sessions that one principal may have at once (T-92).
+    #[serde(deserialize_with = "number::<_, 1, 65_536>")]
+    pub sessions_per_principal: usize,
 }
 
 impl Default for Config {
@@ -109,7 +112,7 @@ impl Default for SessionDefaults {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 1024, unauthenticated_per_address: 64, unauthenticated: 1024 }
+        Self { requests: 1024, unauthenticated_per_address: 64, unauthenticated: 1024, sessions_per_principal: 1000 }
     }
 }
 

@@ -9,15 +9,16 @@ use munjigi_core::session::EndReason;
 
 use crate::Server;
 use crate::api::munjigi::attach_session::WATCH_ACTION;
+use crate::api::ssm::document::{PREFERENCES, Reference};
 use crate::api::ssm::start_session::{
-    choose_user_requirement, document_requirement, privileged_requirement, start_requirement,
+    choose_user_requirement, document_requirement, privileged_requirement, start_requirement, to,
 };
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::clock;
 use crate::door::{self, RequestMeta};
 use crate::gateway::{Handle, end};
 use crate::identity::Caller;
-use crate::store::StoreError;
+use crate::store::{StoreError, VersionRef};
 
 /// How often sessions are judged without a change: conditions on time and day end sessions too (iam-policy 7).
 const EVERY: Duration = Duration::from_secs(60);
@@ -67,8 +68,21 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
             return None;
         }
     };
-    let mut needs = vec![start_requirement(server, &node, facts.needs.document)];
-    needs.extend(facts.needs.document.then(|| document_requirement(server, &facts.document)));
+    let destination = facts.destination.as_ref();
+    let mut needs = vec![to(start_requirement(server, &node, facts.needs.document), destination)];
+    if facts.needs.document {
+        if document_is_gone(server, &facts.document).await {
+            return Some("its session document was deleted".to_owned());
+        }
+        match document_requirement(server, &facts.document).await {
+            Ok(requirement) => needs.push(to(requirement, destination)),
+            Err(error) => {
+                // As above: no revocation.
+                tracing::error!(%error, "a running session could not be judged");
+                return None;
+            }
+        }
+    }
     needs.extend(facts.needs.chosen_user.then(|| choose_user_requirement(server, &node, &facts.os_user)));
     needs.extend(facts.privileged.then(|| privileged_requirement(server, &node, &facts.os_user)));
     let request = RequestMeta { time: clock::now(), ..facts.request.clone() };
@@ -76,6 +90,13 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
         Ok(()) => None,
         Err(denial) => Some(denial.message),
     }
+}
+
+/// Tells whether a document that a session was started with is deleted (T-104). The account's preferences are no such
+/// document: without them the built-in ones hold.
+async fn document_is_gone(server: &Server, name: &str) -> bool {
+    let found = Reference::read(server, name).find(server, &VersionRef::Default).await;
+    name != PREFERENCES && found.is_err_and(|error| !error.is_fault())
 }
 
 /// Returns when a watcher may watch no longer. Judged like running sessions: at each change, and once a minute.

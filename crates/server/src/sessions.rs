@@ -236,6 +236,7 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         command: row.command.clone().unwrap_or_default(),
         destination: judged.as_ref().and_then(|judged| judged.destination.clone()),
         port_properties: judged.as_ref().map(|judged| judged.port_properties.clone()).unwrap_or_default(),
+        separated: judged.as_ref().and_then(|judged| judged.separated.clone()),
         pty: judged.as_ref().is_some_and(|judged| judged.pty),
         document: row.document.clone(),
         reason: row.reason.clone(),

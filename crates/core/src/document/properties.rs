@@ -1,10 +1,13 @@
 //! `properties`: the command or the port of a document.
 
-use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::error::DocumentError;
 use super::read::{At, Fields};
 use super::{Run, SessionType, words};
+use crate::destination::Destination;
 use crate::policy::json::{Node, Value};
 
 /// Platforms that documents speak of.
@@ -52,7 +55,8 @@ pub struct CommandProperties {
 }
 
 /// What stands before the two streams of a command when they are told apart; each at most 30 characters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Separated {
     /// Before output.
     pub stdout_prefix: String,
@@ -98,11 +102,11 @@ pub struct PortProperties {
 
 impl PortProperties {
     /// Returns `Properties` of the handshake: texts only, and only those that are set (session-manager-protocol 3.1).
-    pub fn handshake(&self) -> Json {
-        let mut out = Map::new();
+    pub fn handshake(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
         let mut set = |name: &str, value: &str| {
             if !value.is_empty() {
-                out.insert(name.to_owned(), Json::from(value));
+                out.insert(name.to_owned(), value.to_owned());
             }
         };
         set("portNumber", &self.port.to_string());
@@ -114,7 +118,7 @@ impl PortProperties {
             // The word that clients look for; documents also say `socket`.
             set("localConnectionType", if self.local_socket.is_empty() { "" } else { "unix" });
         }
-        Json::Object(out)
+        out
     }
 }
 
@@ -246,8 +250,7 @@ fn port(fields: &Fields<'_>) -> Result<PortProperties, DocumentError> {
 /// A name or address; what it stands for is found and judged on the node (T-58).
 fn host(found: &At<'_>) -> Result<String, DocumentError> {
     let host = found.text_of(253)?;
-    let plain = |c: char| c.is_alphanumeric() || "._-:%".contains(c);
-    if found.is_open() || host.chars().all(plain) {
+    if found.is_open() || Destination::new(&host, 1).is_ok() {
         return Ok(host);
     }
     Err(found.wrong("must be a host name or an address"))

@@ -280,10 +280,11 @@ fn every_built_in_document_is_good_and_does_what_its_name_says() {
         other => panic!("{other:?}"),
     };
     let ssh = port(resolve("AWS-StartSSHSession", &[]));
-    assert_eq!((ssh.port, ssh.port_type, ssh.handshake()), (22, PortType::Stdio, json!({ "portNumber": "22" })));
+    assert_eq!((ssh.port, ssh.port_type), (22, PortType::Stdio));
+    assert_eq!(json!(ssh.handshake()), json!({ "portNumber": "22" }));
     let forward = port(resolve("AWS-StartPortForwardingSession", &[("portNumber", "5432")]));
     assert_eq!(
-        forward.handshake(),
+        json!(forward.handshake()),
         json!({ "portNumber": "5432", "type": "LocalPortForwarding", "localPortNumber": "0" })
     );
     let remote = port(resolve(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use munjigi_core::destination::Destination;
+use munjigi_core::document::Separated;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{AccessKeyId, NodeId, SessionId, UniqueId};
 use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits};
@@ -43,6 +44,8 @@ pub struct SessionFacts {
     pub destination: Option<Destination>,
     /// Properties of a port session as its document gives them to AWS's clients; empty for other kinds.
     pub port_properties: BTreeMap<String, String>,
+    /// Whether AWS's clients get a command's errors apart, and what stands before each stream then.
+    pub separated: Option<Separated>,
     /// Whether the program has a terminal.
     pub pty: bool,
     /// The session document it was started with.

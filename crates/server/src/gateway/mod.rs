@@ -126,6 +126,12 @@ impl Gateway {
         true
     }
 
+    /// Returns how many sessions a principal has, by its ARN: live ones and those that wait for their client.
+    pub fn sessions_of(&self, owner: &str) -> usize {
+        let live = self.sessions().values().filter(|handle| handle.facts.owner == owner).count();
+        live + self.prepared().values().filter(|prepared| prepared.facts.owner == owner).count()
+    }
+
     /// Keeps a prepared session until its client comes for it.
     pub fn keep_prepared(&self, prepared: Prepared) {
         self.prepared().insert(prepared.facts.id.clone(), prepared);

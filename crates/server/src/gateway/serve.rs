@@ -91,7 +91,7 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
         let message = "a terminal has 1 to 4096 rows and columns, and a TERM of letters, digits and + . _ -".to_owned();
         return refuse(stream, "ValidationException", message, "", &request);
     }
-    let native = NativeStart { command, os_user, terminal, term };
+    let native = NativeStart { command, os_user, terminal, term, port: None };
     let input = StartSessionInput::native(target, document, reason, native);
     let granted = server.gateway.starts.of(caller.principal().arn.as_str(), &client_token, Instant::now());
     let mut is_first = false;

@@ -1,5 +1,9 @@
 //! `ssm:StartSession`: decides and prepares a session; it runs when its client's stream opens.
 
+mod plan;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use munjigi_core::destination::Destination;
+use munjigi_core::document::Separated;
 use munjigi_core::grant::{Epoch, valid_command, valid_os_user};
 use munjigi_core::id::SessionId;
 use munjigi_core::recording::StartMeta;
@@ -14,6 +19,10 @@ use munjigi_core::session::{SessionKind, SessionLimits, SessionStatus, TerminalS
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use plan::Plan;
+
+use super::document::{self, Reference};
+use super::names::document_text;
 use super::target::{Target, node_requirement};
 use crate::Server;
 use crate::api::error::ApiError;
@@ -37,10 +46,19 @@ const CHOOSE_USER: &str = "munjigi:ChooseOsUser";
 const PRIVILEGED_USER: &str = "munjigi:StartPrivilegedSession";
 /// Tells policies that the session document is checked as well; the condition key of AWS for it.
 const ACCESS_CHECK: &str = "ssm:SessionDocumentAccessCheck";
-const DOCUMENT_TYPE: &str = "AWS::SSM::Document";
-const DEFAULT_DOCUMENT: &str = "SSM-SessionManagerRunShell";
+/// Names host and port of a port session to policies.
+const DESTINATION: [&str; 2] = ["munjigi:DestinationHost", "munjigi:DestinationPort"];
+const DEFAULT_DOCUMENT: &str = document::PREFERENCES;
 const INTERACTIVE: &str = "AWS-StartInteractiveCommand";
 const NON_INTERACTIVE: &str = "AWS-StartNonInteractiveCommand";
+const PORT: &str = "AWS-StartPortForwardingSession";
+const REMOTE_PORT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
+/// Most parameters of a start, and most bytes of their names and values together.
+const MAX_PARAMETERS: usize = 64;
+const MAX_PARAMETER_BYTES: usize = 128 * 1024;
+/// Longest name and value of a parameter in characters (the AWS model).
+const MAX_PARAMETER_NAME: usize = 255;
+const MAX_PARAMETER_VALUE: usize = 65_535;
 
 /// Starts a session.
 pub struct StartSession;
@@ -77,16 +95,22 @@ pub struct NativeStart {
     pub terminal: Option<TerminalSize>,
     /// Value of `TERM`.
     pub term: String,
+    /// Where the connections of a port session go; absent for a shell or a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Destination>,
 }
 
 impl StartSessionInput {
     /// Builds the input of a session over the link. A command is a session of AWS's command documents, so that a
-    /// policy that lets somebody have shells does not thereby let him run commands unseen, nor the reverse.
+    /// policy that lets somebody have shells does not thereby let him run commands unseen, nor the reverse; and the same
+    /// holds for port sessions.
     pub fn native(target: String, document: String, reason: String, native: NativeStart) -> Self {
-        let implied = match (native.command.is_empty(), native.terminal.is_some()) {
-            (true, _) => None,
-            (false, true) => Some(INTERACTIVE.to_owned()),
-            (false, false) => Some(NON_INTERACTIVE.to_owned()),
+        let implied = match (&native.port, native.command.is_empty(), native.terminal.is_some()) {
+            (Some(port), ..) if port.is_node() => Some(PORT.to_owned()),
+            (Some(_), ..) => Some(REMOTE_PORT.to_owned()),
+            (None, true, _) => None,
+            (None, false, true) => Some(INTERACTIVE.to_owned()),
+            (None, false, false) => Some(NON_INTERACTIVE.to_owned()),
         };
         Self {
             target,
@@ -105,6 +129,10 @@ impl StartSessionInput {
         if self.reason.as_ref().is_some_and(|reason| reason.is_empty() || reason.chars().count() > 256) {
             return invalid("Reason has 1 to 256 characters");
         }
+        if self.document_name.as_deref().is_some_and(|name| !document_text(name)) {
+            return invalid("DocumentName is a document's name of 3 to 128 letters, digits or _-. or its ARN");
+        }
+        self.check_parameters()?;
         let Some(native) = &self.native else { return Ok(()) };
         if !native.command.is_empty() && !valid_command(&native.command) {
             return invalid("a command has a program, at most 1024 arguments and 32 KiB, and no NUL bytes");
@@ -117,37 +145,20 @@ impl StartSessionInput {
         Ok(())
     }
 
-    /// Returns what the session runs: kind, program and arguments, and whether on a terminal.
-    fn action(&self) -> Result<(SessionKind, Vec<String>, bool), ApiError> {
-        if let Some(native) = &self.native {
-            let kind = if native.command.is_empty() { SessionKind::Shell } else { SessionKind::Command };
-            return Ok((kind, native.command.clone(), native.terminal.is_some()));
+    fn check_parameters(&self) -> Result<(), ApiError> {
+        let chars = |text: &String, most: usize| (1..=most).contains(&text.chars().count());
+        let good = |(name, values): (&String, &Vec<String>)| {
+            chars(name, MAX_PARAMETER_NAME) && values.iter().all(|value| chars(value, MAX_PARAMETER_VALUE))
+        };
+        let bytes: usize =
+            self.parameters.iter().flat_map(|(name, values)| values.iter().chain([name])).map(String::len).sum();
+        if self.parameters.len() <= MAX_PARAMETERS && bytes <= MAX_PARAMETER_BYTES && self.parameters.iter().all(good) {
+            return Ok(());
         }
-        let known = |name: &str| self.document_name.as_deref() == Some(name);
-        if self.document_name.is_none() || known(DEFAULT_DOCUMENT) {
-            return match self.parameters.keys().next() {
-                Some(name) => Err(ApiError::Validation(format!("{DEFAULT_DOCUMENT} has no parameter {name}"))),
-                None => Ok((SessionKind::Shell, Vec::new(), true)),
-            };
-        }
-        if !known(INTERACTIVE) && !known(NON_INTERACTIVE) {
-            let name = self.document_name.as_deref().unwrap_or_default();
-            return Err(ApiError::bad("InvalidDocument", format!("there is no session document {name}")));
-        }
-        match self.parameters.iter().collect::<Vec<_>>().as_slice() {
-            // The documents hand their text to a shell; that is what they are for, and policy allows them by name.
-            [(name, values)] if *name == "command" && values.len() == 1 => {
-                let text = values.first().cloned().unwrap_or_default();
-                let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), text];
-                if !valid_command(&command) {
-                    return Err(ApiError::Validation("command has at most 32 KiB and no NUL bytes".to_owned()));
-                }
-                Ok((SessionKind::Command, command, known(INTERACTIVE)))
-            }
-            _ => Err(ApiError::Validation(
-                "the document takes exactly one parameter, command, with one value".to_owned(),
-            )),
-        }
+        Err(ApiError::Validation(format!(
+            "Parameters has at most {MAX_PARAMETERS} names of 1 to {MAX_PARAMETER_NAME} characters with values of 1 to \
+             {MAX_PARAMETER_VALUE} characters, and 128 KiB in all"
+        )))
     }
 }
 
@@ -175,26 +186,25 @@ impl Operation for StartSession {
     async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
         input.check()?;
         let target = Target::resolve(server, &input.target).await?;
-        let mut required = target.requirements(server, "ssm:StartSession", &input.target);
-        // A document given by name must be allowed explicitly; the default one only if a policy that would allow the
-        // node asks for it (iam-policy 8.2).
-        let demanded = required.iter().any(|one| demands_document_check(server, caller.principal(), &one.resource));
-        if input.document_name.is_some() || demanded {
-            required = required.into_iter().map(|one| one.with(ACCESS_CHECK, "true")).collect();
-            let name = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
-            required.push(document_requirement(server, name));
-        }
-        if let Target::Node(node) = &target
-            && let Some(wished) = chosen_user(input, server, caller, node)
-        {
-            required.push(choose_user_requirement(server, node, wished));
-        }
-        Ok(required)
+        // What is wrong with a document is said in `run`, to those who may use it.
+        let plan = match Plan::make(server, input, limits(&server.config.session)).await {
+            Err(error) if error.is_fault() => return Err(error),
+            plan => plan.ok(),
+        };
+        required(input, server, caller, &target, plan.as_ref()).await
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
         let input = call.input();
-        let node = Target::resolve(server, &input.target).await?.into_node(&input.target)?;
+        let plan = Plan::make(server, input, limits(&server.config.session)).await?;
+        let target = Target::resolve(server, &input.target).await?;
+        // What was allowed is what starts: a document may have changed since it was looked at.
+        let needed = required(input, server, call.caller(), &target, Some(&plan)).await?;
+        if !call.decisions().iter().map(|one| &one.requirement).eq(&needed) {
+            let message = "the node or the document changed while the start was decided; try again";
+            return Err(ApiError::bad("InvalidDocument", message));
+        }
+        let node = target.into_node(&input.target)?;
         let link = server.gateway.nodes.get(&node.id);
         let not_connected = || ApiError::bad("TargetNotConnected", format!("{} is not connected.", node.id));
         let epoch = link.ok_or_else(not_connected)?.epoch;
@@ -203,7 +213,12 @@ impl Operation for StartSession {
                 "the disk for recordings is full, so no session starts; free some space",
             ));
         }
-        let facts = facts(call, server, &node, epoch)?;
+        let most = server.config.limits.sessions_per_principal;
+        if server.gateway.sessions_of(call.caller().principal().arn.as_str()) >= most {
+            let message = format!("you have {most} sessions, and may have no more at once; end some of them");
+            return Err(ApiError::bad("ServiceQuotaExceededException", message));
+        }
+        let facts = facts(call, server, &node, epoch, plan)?;
         let token = new_token();
         let output = StartSessionOutput {
             session_id: facts.id.clone(),
@@ -249,11 +264,45 @@ impl Operation for StartSession {
     }
 }
 
+/// Returns everything that a start needs.
+async fn required(
+    input: &StartSessionInput,
+    server: &Server,
+    caller: &Caller,
+    target: &Target,
+    plan: Option<&Plan>,
+) -> Result<Vec<Requirement>, ApiError> {
+    let destination = plan.and_then(|plan| plan.destination.as_ref());
+    let mut required = target.requirements(server, "ssm:StartSession", &input.target);
+    // A document given by name must be allowed explicitly; the default one only if a policy that would allow the
+    // node asks for it (iam-policy 8.2).
+    let demanded = required.iter().any(|one| demands_document_check(server, caller.principal(), &one.resource));
+    if input.document_name.is_some() || demanded {
+        required = required.into_iter().map(|one| one.with(ACCESS_CHECK, "true")).collect();
+        let name = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+        required.push(document_requirement(server, name).await?);
+    }
+    required = required.into_iter().map(|one| to(one, destination)).collect();
+    if let (Target::Node(node), Some(plan)) = (target, plan)
+        && let Some(wished) = chosen_user(input, server, caller, node, plan)
+    {
+        required.push(choose_user_requirement(server, node, wished));
+    }
+    Ok(required)
+}
+
+/// Adds where a port session goes to what it needs.
+pub fn to(requirement: Requirement, destination: Option<&Destination>) -> Requirement {
+    let Some(destination) = destination else { return requirement };
+    let [host, port] = DESTINATION;
+    let name = if destination.is_node() { "localhost" } else { destination.host() };
+    requirement.with(host, name).with(port, destination.port().to_string())
+}
+
 /// Returns what a document given by name needs: it must be allowed explicitly (iam-policy 8.2).
-pub fn document_requirement(server: &Server, name: &str) -> Requirement {
-    Requirement::new("ssm:StartSession", server.deployment.document(name))
-        .of_type(DOCUMENT_TYPE)
-        .with(ACCESS_CHECK, "true")
+pub async fn document_requirement(server: &Server, name: &str) -> Result<Requirement, ApiError> {
+    let requirement = Reference::read(server, name).requirement(server, "ssm:StartSession").await?;
+    Ok(requirement.with(ACCESS_CHECK, "true"))
 }
 
 /// Returns what starting a session on a node needs, with the document's check or without.
@@ -277,20 +326,55 @@ pub fn privileged_requirement(server: &Server, node: &Node, os_user: &str) -> Re
 }
 
 /// Returns the wished OS user if it is not the one that the session would run as anyway.
-fn chosen_user<'i>(input: &'i StartSessionInput, server: &Server, caller: &Caller, node: &Node) -> Option<&'i str> {
-    let wished = wished_user(input)?;
-    default_user(server, caller.principal(), node).is_none_or(|user| user != wished).then_some(wished)
+fn chosen_user<'i>(
+    input: &'i StartSessionInput,
+    server: &Server,
+    caller: &Caller,
+    node: &Node,
+    plan: &Plan,
+) -> Option<&'i str> {
+    let wished = wished_user(input).filter(|_| plan.kind != SessionKind::Port)?;
+    default_user(server, caller.principal(), node, plan).is_none_or(|user| user != wished).then_some(wished)
 }
 
 fn wished_user(input: &StartSessionInput) -> Option<&str> {
     input.native.as_ref().map(|native| native.os_user.as_str()).filter(|user| !user.is_empty())
 }
 
-/// Returns the OS user that a principal's sessions run as on a node when nothing else is wished.
-fn default_user(server: &Server, principal: &Principal, node: &Node) -> Option<String> {
+/// Returns the OS user that a principal's sessions run as on a node when nothing else is wished: root if the document
+/// is for root, else the principal's tag, the document's account, and only without run-as what node and server give.
+fn default_user(server: &Server, principal: &Principal, node: &Node, plan: &Plan) -> Option<String> {
+    if plan.elevated {
+        return Some("root".to_owned());
+    }
     let tagged = principal.tags.get(RUN_AS_TAG).cloned();
+    if let Some(account) = &plan.run_as {
+        return tagged.or_else(|| Some(account.clone())).filter(|user| !user.is_empty());
+    }
     let only = || server.gateway.nodes.get(&node.id).and_then(|link| link.only_user);
     tagged.or_else(only).or_else(|| server.config.session.default_os_user.clone())
+}
+
+/// Returns the OS user that the session runs as; nobody for a port session, in which nothing runs.
+fn os_user(call: &Authorized<StartSession>, server: &Server, node: &Node, plan: &Plan) -> Result<String, ApiError> {
+    if plan.kind == SessionKind::Port {
+        return Ok(String::new());
+    }
+    let wished = wished_user(call.input()).map(str::to_owned);
+    let user = wished.or_else(|| default_user(server, call.caller().principal(), node, plan));
+    user.filter(|user| valid_os_user(user)).ok_or_else(|| {
+        ApiError::Validation(match plan.run_as {
+            Some(_) => format!(
+                "the preferences demand that sessions run as a named OS user (runAsEnabled), and none is named: tag your \
+                 user with {RUN_AS_TAG}, or set runAsDefaultUser in the document"
+            ),
+            None => format!(
+                "no OS user is given for sessions on {}: name one with --user, tag your user with {RUN_AS_TAG}, or set \
+                 session.default_os_user in the server's configuration",
+                node.name
+            ),
+        })
+    })
 }
 
 fn facts(
@@ -298,25 +382,17 @@ fn facts(
     server: &Server,
     node: &Node,
     epoch: Epoch,
+    plan: Plan,
 ) -> Result<SessionFacts, ApiError> {
     let (input, caller) = (call.input(), call.caller());
     let principal = caller.principal();
-    let os_user = wished_user(input)
-        .map(str::to_owned)
-        .or_else(|| default_user(server, principal, node))
-        .filter(|user| valid_os_user(user))
-        .ok_or_else(|| {
-            ApiError::Validation(format!(
-                "no OS user is given for sessions on {}: name one with --user, tag your user with {RUN_AS_TAG}, or set \
-                 session.default_os_user in the server's configuration",
-                node.name
-            ))
-        })?;
-    let (kind, command, pty) = input.action()?;
+    let os_user = os_user(call, server, node, &plan)?;
     let asked = vec![privileged_requirement(server, node, &os_user)];
-    let privileged = door::judge(server, principal, asked, call.request()).1.is_ok();
-    let chosen = chosen_user(input, server, caller, node).is_some();
-    let document_checked = call.decisions().iter().any(|one| one.requirement.resource_type == Some(DOCUMENT_TYPE));
+    let runs = plan.kind != SessionKind::Port;
+    let privileged = runs && door::judge(server, principal, asked, call.request()).1.is_ok();
+    let chosen = chosen_user(input, server, caller, node, &plan).is_some();
+    let document_checked =
+        call.decisions().iter().any(|one| one.requirement.resource_type == Some(document::RESOURCE_TYPE));
     let key = caller.access_key();
     let proof = format!("{}\n{}", key.map(ToString::to_string).unwrap_or_default(), call.request().request_id);
     let client = digest(&SHA256, proof.as_bytes()).as_ref().try_into().unwrap_or([0; 32]);
@@ -329,17 +405,18 @@ fn facts(
         owner_id: principal.unique_id.clone(),
         access_key: key.cloned(),
         os_user,
-        kind,
-        command,
-        profile: String::new(),
-        variables: Vec::new(),
-        destination: None,
-        port_properties: BTreeMap::new(),
-        pty,
-        document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
+        kind: plan.kind,
+        command: plan.command,
+        profile: plan.profile,
+        variables: plan.variables,
+        destination: plan.destination,
+        port_properties: plan.port_properties,
+        separated: plan.separated,
+        pty: plan.pty,
+        document: plan.document,
         reason: input.reason.clone(),
         started: clock::now(),
-        limits: limits(&server.config.session),
+        limits: plan.limits,
         privileged,
         policy_version: call.identities_version(),
         client,
@@ -403,6 +480,7 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
             pty: facts.pty,
             destination: facts.destination.clone(),
             port_properties: facts.port_properties.clone(),
+            separated: facts.separated.clone(),
             record_input: facts.record_input,
             source_ip: request.source_ip,
             user_agent: request.user_agent.clone(),
@@ -430,6 +508,9 @@ pub struct Judged {
     /// A port session's properties.
     #[serde(default)]
     pub port_properties: BTreeMap<String, String>,
+    /// How a command's errors are kept apart for AWS's clients.
+    #[serde(default)]
+    pub separated: Option<Separated>,
     /// Whether typed bytes are recorded.
     pub record_input: bool,
     /// The client's address.

@@ -52,6 +52,7 @@ impl Start {
                 pty,
                 environment: terminal::environment(),
                 client_token: token.to_owned(),
+                port: None,
             }),
             Self::Attach { session_id, from_start } => Wish::Attach(AttachSession {
                 session_id: session_id.clone(),

@@ -197,10 +197,12 @@ pub enum EndReason {
     RecordingFailed,
     /// The node refused or failed to start the program.
     StartFailed,
+    /// The server was restarted, and the node's agent cannot bring its sessions back.
+    ServerRestarted,
 }
 
 impl EndReason {
-    const TABLE: [(Self, &'static str, &'static str); 10] = [
+    const TABLE: [(Self, &'static str, &'static str); 11] = [
         (Self::Exited, "exited", "the program ended"),
         (Self::Terminated, "terminated", "the session was terminated"),
         (Self::IdleTimeout, "idle-timeout", "the session was idle for too long"),
@@ -211,6 +213,11 @@ impl EndReason {
         (Self::AgentDied, "agent-died", "the agent on the node died and took the program with it"),
         (Self::RecordingFailed, "recording-failed", "the recording could not be written"),
         (Self::StartFailed, "start-failed", "the node could not start the program"),
+        (
+            Self::ServerRestarted,
+            "server-restarted",
+            "the server was restarted; sessions on a node with AWS's agent do not outlive that",
+        ),
     ];
 
     /// Returns the word for it.

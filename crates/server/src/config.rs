@@ -35,6 +35,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Defaults for sessions.
     pub session: SessionDefaults,
+    /// Which nodes there may be.
+    pub nodes: NodeSettings,
     /// How much the server takes on.
     pub limits: Limits,
 }
@@ -61,6 +63,21 @@ pub struct SessionDefaults {
     pub record_input: bool,
     /// The OS user of sessions on nodes that can serve anybody, for principals without the tag `SSMSessionRunAs`.
     pub default_os_user: Option<String>,
+}
+
+/// Which nodes there may be.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSettings {
+    /// Whether hosts with AWS's own agent may be nodes. It knows neither grants nor a privileged half of its own, so an
+    /// operator may refuse it; nodes that are registered already stay out too.
+    pub aws_agents: bool,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self { aws_agents: true }
+    }
 }
 
 /// How much the server takes on.
@@ -91,6 +108,7 @@ impl Default for Config {
             accepted_regions: Vec::new(),
             trusted_proxies: Vec::new(),
             session: SessionDefaults::default(),
+            nodes: NodeSettings::default(),
             limits: Limits::default(),
         }
     }
@@ -258,7 +276,7 @@ mod tests {
         let text = "listen = \"0.0.0.0:8443\"\nnames = [\"gate.example.com\", \"10.0.0.1\", \"::1\"]\nregion = \"eu-1\"\n\
             account = \"123456789012\"\naccepted_regions = [\"us-east-1\"]\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
             [session]\nidle_timeout_seconds = 300\nmaximum_duration_seconds = 3600\nresume_window_seconds = 0\n\
-            strict_recording = true\nrecord_input = false\n[limits]\nrequests = 16\n";
+            strict_recording = true\nrecord_input = false\n[nodes]\naws_agents = false\n[limits]\nrequests = 16\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.session.maximum_duration, Some(Duration::from_secs(3600)));
         assert_eq!((config.limits.requests, config.limits.unauthenticated), (16, 1024));

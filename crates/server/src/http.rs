@@ -36,6 +36,7 @@ use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
 use crate::gateway::door_link;
+use crate::gateway::node_aws::doors;
 
 use gate::{Gate, Pass};
 
@@ -226,6 +227,9 @@ async fn route(
         return problem(StatusCode::MISDIRECTED_REQUEST, "MisdirectedRequest", message);
     }
     let meta = meta(server, &connected, request.headers(), request_id);
+    if let Some(asked) = doors::Asked::of(request.method(), path, request.headers()) {
+        return doors::channel_door(server, request, connected, meta, asked).await;
+    }
     if path == munjigi_link::LINK_PATH {
         return door_link::link_door(server, request, connected, meta).await;
     }
@@ -239,22 +243,31 @@ async fn route(
         return from_answer(serve::shed(request.headers(), &busy, request_id));
     };
     let (parts, body) = request.into_parts();
-    let too_large = || {
-        let message = "the request's body has more than 1 MiB";
-        problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
-    };
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return too_large();
-    }
-    let body = match tokio::time::timeout(BODY_LIMIT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(cause)) if cause.is::<LengthLimitError>() => return too_large(),
-        Ok(Err(_)) => return problem(StatusCode::BAD_REQUEST, "IncompleteBody", "the request's body broke off"),
-        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body took too long"),
+    let body = match read_body(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
     };
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let received = Received { method: parts.method, target, headers: parts.headers, body, meta };
     from_answer(serve::serve(server.clone(), received, || connected.authenticated()).await)
+}
+
+/// Reads a body of at most `most` bytes, or makes the answer that refuses it.
+pub(crate) async fn read_body(body: Incoming, most: usize) -> Result<Bytes, Box<Response<Body>>> {
+    let refused = |status, code, message: &str| Err(Box::new(problem(status, code, message)));
+    let too_large = || {
+        let message = format!("the request's body has more than {} KiB", most / 1024);
+        refused(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
+    };
+    if body.size_hint().lower() > most as u64 {
+        return too_large();
+    }
+    match tokio::time::timeout(BODY_LIMIT, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => too_large(),
+        Ok(Err(_)) => refused(StatusCode::BAD_REQUEST, "IncompleteBody", "the request's body broke off"),
+        Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the request's body took too long"),
+    }
 }
 
 /// Describes a request.

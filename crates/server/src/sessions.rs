@@ -3,7 +3,7 @@
 //! Changes of state are written by one task behind a bounded queue, so that no session waits for the database; the
 //! end of a session is written before anybody is told of it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use munjigi_core::id::{NodeId, SessionId, UniqueId};
@@ -23,7 +23,7 @@ use crate::gateway::launch;
 use crate::gateway::serve::AuthenticatedNode;
 use crate::recording::{RecordingError, SealedRecording};
 use crate::service_event::service_event;
-use crate::store::{NodeFacts, SessionEnd, SessionRow};
+use crate::store::{AgentKind, NodeFacts, SessionEnd, SessionRow};
 
 /// Changes that may wait to be written.
 const QUEUE: usize = 4096;
@@ -155,6 +155,8 @@ pub struct Past {
     pub node_name: String,
     /// The OS user.
     pub os_user: String,
+    /// Input bytes in all, as recorded.
+    pub input_end: u64,
     /// Output bytes in all.
     pub output_end: u64,
     /// The frame that tells the end.
@@ -181,6 +183,7 @@ pub async fn past(server: &Server, id: &SessionId) -> Result<Past, ApiError> {
         node: row.node,
         node_name: row.node_name,
         os_user: row.os_user,
+        input_end: end.bytes_in,
         output_end: end.bytes_out,
         end: outcome.to_end(),
     })
@@ -191,6 +194,14 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
     let mut taken = 0;
     for row in server.store.unfinished_sessions().await? {
         match server.recordings.reopen(&row.id, mode(&row)).await {
+            // The numbers of its data channel are gone with the former run of this server.
+            Ok((recorder, recovered)) if cannot_come_back(server, &row).await => {
+                let reason = EndReason::ServerRestarted;
+                let sealed = recorder.seal(reason, None).await;
+                let (message, at) = (reason.sentence().to_owned(), clock::now());
+                let outcome = Outcome { reason, message, exit: None, output_end: recovered.output_end, at };
+                ended(server, &facts_of(&row), &outcome, sealed).await;
+            }
             Ok((recorder, recovered)) => {
                 let held = launch::Held { output_end: recovered.output_end, input_end: recovered.input_end };
                 launch::take_back(server, facts_of(&row), recorder, held);
@@ -203,6 +214,11 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
         }
     }
     Ok(taken)
+}
+
+/// Tells whether the session runs on a node with AWS's agent.
+async fn cannot_come_back(server: &Server, row: &SessionRow) -> bool {
+    server.store.node(&row.node).await.is_ok_and(|node| node.agent == AgentKind::Aws)
 }
 
 fn mode(row: &SessionRow) -> crate::recording::Mode {
@@ -270,6 +286,14 @@ pub async fn node_connected(server: &Server, node: &AuthenticatedNode) {
         tracing::error!(node = %node.node, %error, "what a node says of itself could not be stored");
     }
     node_event(server, "NodeConnected", &node.node, Some(&address), None).await;
+}
+
+/// Reports a node whose agent, AWS's, opened its control channel. What it says of itself comes another way.
+pub async fn aws_agent_connected(server: &Server, node: &NodeId, address: IpAddr) {
+    if let Err(error) = server.store.nodes_alive(std::slice::from_ref(node), clock::now()).await {
+        tracing::error!(%node, %error, "when a node was last seen could not be stored");
+    }
+    node_event(server, "NodeConnected", node, Some(&address.to_string()), None).await;
 }
 
 /// Reports a node whose link ended.

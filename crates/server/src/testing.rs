@@ -101,7 +101,7 @@ impl TestServer {
         let new = NewNode {
             agent: AgentKind::Aws,
             public_key: vec![7; 32],
-            fingerprint: None,
+            fingerprint: Some("host".to_owned()),
             name: None,
             facts: NodeFacts { hostname: "node".to_owned(), ..NodeFacts::default() },
             ip_address: None,

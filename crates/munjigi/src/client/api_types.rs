@@ -93,6 +93,9 @@ pub(crate) struct Node {
     /// For example `x86_64`.
     #[serde(default)]
     pub(crate) architecture: String,
+    /// `munjigi`, or `aws` for AWS's own agent.
+    #[serde(default)]
+    pub(crate) agent: String,
     /// The agent's version.
     #[serde(default)]
     pub(crate) agent_version: String,

@@ -64,6 +64,7 @@ struct Line<'a> {
     platform: &'a str,
     platform_version: &'a str,
     architecture: &'a str,
+    agent: &'a str,
     agent_version: &'a str,
     tags: BTreeMap<&'a str, &'a str>,
 }
@@ -81,13 +82,14 @@ impl<'a> Line<'a> {
             platform: &node.platform_name,
             platform_version: &node.platform_version,
             architecture: &node.architecture,
+            agent: &node.agent,
             agent_version: &node.agent_version,
             tags: node.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect(),
         }
     }
 }
 
-const HEADER: [&str; 6] = ["NAME", "ID", "STATE", "PLATFORM", "TAGS", "SINCE"];
+const HEADER: [&str; 7] = ["NAME", "ID", "STATE", "PLATFORM", "AGENT", "TAGS", "SINCE"];
 
 fn row(node: &Node) -> Vec<String> {
     let tags: Vec<String> = node.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
@@ -97,6 +99,7 @@ fn row(node: &Node) -> Vec<String> {
         node.node_id.clone(),
         node.state.clone(),
         format!("{} {} {}", node.platform_name, node.platform_version, node.architecture).trim().to_owned(),
+        format!("{} {}", node.agent, node.agent_version).trim().to_owned(),
         tags.join(","),
         since.unwrap_or_default(),
     ]

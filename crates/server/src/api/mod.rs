@@ -7,6 +7,7 @@ pub mod cloudtrail;
 #[cfg(test)]
 pub(crate) mod desk;
 pub(crate) mod dispatch;
+pub mod ec2messages;
 pub mod error;
 pub mod iam;
 mod json;

@@ -61,6 +61,10 @@ pub enum Service {
     Ssm,
     /// The audit trail.
     CloudTrail,
+    /// What AWS's agent asks for beside its control channel.
+    Ec2Messages,
+    /// The channels of AWS's agent; they have paths of their own and no targets.
+    SsmMessages,
     /// What AWS has no operation for.
     Munjigi,
 }
@@ -76,13 +80,14 @@ pub enum Wire {
 
 impl Service {
     /// All services.
-    pub const ALL: [Self; 5] = [Self::Sts, Self::Iam, Self::Ssm, Self::CloudTrail, Self::Munjigi];
+    pub const ALL: [Self; 7] =
+        [Self::Sts, Self::Iam, Self::Ssm, Self::CloudTrail, Self::Ec2Messages, Self::SsmMessages, Self::Munjigi];
 
     /// Returns the wire form.
     pub const fn wire(self) -> Wire {
         match self {
             Self::Sts | Self::Iam => Wire::Query,
-            Self::Ssm | Self::CloudTrail | Self::Munjigi => Wire::Json,
+            Self::Ssm | Self::CloudTrail | Self::Ec2Messages | Self::SsmMessages | Self::Munjigi => Wire::Json,
         }
     }
 
@@ -93,6 +98,8 @@ impl Service {
             Self::Iam => "iam",
             Self::Ssm => "ssm",
             Self::CloudTrail => "cloudtrail",
+            Self::Ec2Messages => "ec2messages",
+            Self::SsmMessages => "ssmmessages",
             Self::Munjigi => "munjigi",
         }
     }
@@ -100,9 +107,10 @@ impl Service {
     /// Returns what stands before the operation in `X-Amz-Target`; `None` for query services.
     pub const fn target_prefix(self) -> Option<&'static str> {
         match self {
-            Self::Sts | Self::Iam => None,
+            Self::Sts | Self::Iam | Self::SsmMessages => None,
             Self::Ssm => Some("AmazonSSM."),
             Self::CloudTrail => Some("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101."),
+            Self::Ec2Messages => Some("EC2WindowsMessageDeliveryService."),
             Self::Munjigi => Some("Munjigi."),
         }
     }
@@ -114,6 +122,8 @@ impl Service {
             Self::Iam => "iam.amazonaws.com",
             Self::Ssm => "ssm.amazonaws.com",
             Self::CloudTrail => "cloudtrail.amazonaws.com",
+            Self::Ec2Messages => "ec2messages.amazonaws.com",
+            Self::SsmMessages => "ssmmessages.amazonaws.com",
             Self::Munjigi => "munjigi.local",
         }
     }
@@ -125,6 +135,8 @@ impl Service {
             Self::Iam => "2010-05-08",
             Self::Ssm => "2014-11-06",
             Self::CloudTrail => "2013-11-01",
+            Self::Ec2Messages => "2014-12-01",
+            Self::SsmMessages => "2017-12-01",
             Self::Munjigi => "2026-11-01",
         }
     }
@@ -134,7 +146,7 @@ impl Service {
         match self {
             Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
             Self::Iam => "https://iam.amazonaws.com/doc/2010-05-08/",
-            Self::Ssm | Self::CloudTrail | Self::Munjigi => "",
+            Self::Ssm | Self::CloudTrail | Self::Ec2Messages | Self::SsmMessages | Self::Munjigi => "",
         }
     }
 }
@@ -160,6 +172,8 @@ pub enum Access {
     ///
     /// [`Principal::node`]: crate::identity::Principal::node
     Node,
+    /// AWS's agent, whose request is signed with the node's own key, about that node alone.
+    NodeKey,
     /// Anybody: the operation proves the caller by other means. A fixed list (T-50).
     Open,
 }

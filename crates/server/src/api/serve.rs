@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use munjigi_core::id::{AccessKeyId, NodeId};
 use munjigi_core::sigv4;
 
 use super::dispatch::{self, Routed, Unrouted};
@@ -14,7 +15,7 @@ use super::operation::{Access, Effect, Service};
 use super::replay::{self, Answer, Begin};
 use crate::Server;
 use crate::door::{Event, Outcome, RequestMeta, Who, failures};
-use crate::identity::{Authenticated, Caller, Unauthenticated};
+use crate::identity::{Authenticated, Caller, Unauthenticated, authenticate_node};
 use crate::store::{LastUsed, StoreError};
 
 /// A request as it was received.
@@ -42,11 +43,14 @@ pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authentic
         Err(Unrouted { service, error }) => return dispatch::refusal(service, &error, request_id),
     };
     let entry = routed.entry;
-    let caller = if entry.access == Access::Open {
-        Ok((Caller::anonymous(), None))
-    } else {
-        authenticate_within(&server, &mut received, entry.service.signing_name(), entry.presigned)
-            .map(|authenticated| (authenticated.caller, Some(authenticated.replay_id)))
+    let proved = |authenticated: Authenticated| (authenticated.caller, Some(authenticated.replay_id));
+    let service = entry.service.signing_name();
+    let caller = match entry.access {
+        Access::Open => Ok((Caller::anonymous(), None)),
+        Access::NodeKey => authenticate_by_node_key(&server, &mut received, service).await.map(proved),
+        Access::Policy | Access::Caller | Access::Node => {
+            authenticate_within(&server, &mut received, service, entry.presigned).map(proved)
+        }
     };
     let (caller, replay_id) = match caller {
         Ok(caller) => caller,
@@ -67,11 +71,12 @@ pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authentic
     if replay_id.is_some() {
         authenticated();
     }
-    let keys = match (entry.effect, &replay_id, caller.access_key()) {
+    let node = caller.principal().node().map(NodeId::as_str);
+    let keys = match (entry.effect, &replay_id, caller.access_key().map(AccessKeyId::as_str).or(node)) {
         (Effect::Write, Some(replay_id), Some(key)) => {
-            let mut keys = vec![replay::key(&[b"signature", key.as_str().as_bytes(), replay_id])];
+            let key = key.as_bytes();
+            let mut keys = vec![replay::key(&[b"signature", key, replay_id])];
             if let Some(id) = &received.meta.invocation_id {
-                let key = key.as_str().as_bytes();
                 keys.push(replay::key(&[b"invocation", key, entry.name.as_bytes(), id.as_bytes(), &received.body]));
             }
             keys
@@ -151,6 +156,25 @@ pub(crate) fn authenticate_once(
         Begin::Full => ApiError::Throttled,
     };
     Err(Unauthenticated { error, presented })
+}
+
+/// Verifies a request that a node signed with its own key, and fills in the region it was signed for.
+async fn authenticate_by_node_key(
+    server: &Server,
+    received: &mut Received,
+    service: &str,
+) -> Result<Authenticated, Unauthenticated> {
+    let headers: Vec<(&str, &[u8])> =
+        received.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let request = sigv4::Request {
+        method: received.method.as_str(),
+        target: &received.target,
+        headers: &headers,
+        body: &received.body,
+    };
+    let authenticated = authenticate_node(server, &request, service, received.meta.time).await?;
+    received.meta.region.clone_from(&authenticated.region);
+    Ok(authenticated)
 }
 
 fn authenticate_within(

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
-use super::{cloudtrail, iam, munjigi, ssm, sts};
+use super::{cloudtrail, ec2messages, iam, munjigi, ssm, sts};
 use crate::Server;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
@@ -124,15 +124,22 @@ operations![
     ssm::DescribeSessions,
     ssm::GetConnectionStatus,
     ssm::GetDocument,
+    ssm::ListAssociations,
     ssm::ListDocumentVersions,
     ssm::ListDocuments,
+    ssm::ListInstanceAssociations,
     ssm::ListTagsForResource,
     ssm::ModifyDocumentPermission,
+    ssm::RegisterManagedInstance,
     ssm::RemoveTagsFromResource,
+    ssm::RequestManagedInstanceRoleToken,
     ssm::StartSession,
     ssm::TerminateSession,
     ssm::UpdateDocument,
     ssm::UpdateDocumentDefaultVersion,
+    ssm::UpdateInstanceInformation,
+    ssm::UpdateManagedInstancePublicKey,
+    ec2messages::GetMessages,
     cloudtrail::LookupEvents,
     munjigi::AttachSession,
     munjigi::Explain,

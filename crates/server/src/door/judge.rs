@@ -103,8 +103,8 @@ pub(super) fn decide<O: Operation>(
 fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
     let principal = caller.principal();
     let because = match (O::ACCESS, principal.node(), principal.statement()) {
-        (Access::Open, _, _) | (Access::Node, Some(_), _) => return None,
-        (Access::Node, None, _) => "because it is for the agents of nodes alone",
+        (Access::Open, _, _) | (Access::Node | Access::NodeKey, Some(_), _) => return None,
+        (Access::Node | Access::NodeKey, None, _) => "because it is for the agents of nodes alone",
         (_, Some(_), _) => "because a node may call only what is made for nodes",
         (_, None, Some(statement)) if matches!(statement.who, StandsFor::User(_)) && statement.mfa.is_none() => {
             match (O::SERVICE, O::NAME) {

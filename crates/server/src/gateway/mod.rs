@@ -17,6 +17,7 @@ pub mod facts;
 pub mod hub;
 pub mod launch;
 pub mod log;
+pub(crate) mod node_aws;
 pub mod nodes;
 pub mod peer;
 pub mod serve;
@@ -71,6 +72,8 @@ impl Handle {
 pub struct Gateway {
     /// The connected nodes.
     pub nodes: nodes::Nodes,
+    /// Channels of nodes with AWS's agent.
+    pub(crate) aws: node_aws::AwsNodes,
     /// Wishes granted lately.
     pub starts: starts::Starts,
     sessions: Mutex<HashMap<SessionId, Handle>>,

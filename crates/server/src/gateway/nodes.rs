@@ -12,6 +12,8 @@ use munjigi_link::Opener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::node_aws::AwsLink;
+
 /// How long opening a stream to a node may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,18 @@ pub enum OpenError {
     /// The link ended or is full.
     #[error(transparent)]
     Link(#[from] munjigi_link::LinkError),
+    /// This server stops.
+    #[error("the server stops")]
+    Stopping,
+}
+
+/// What opens streams to a node's agent.
+#[derive(Clone)]
+pub(crate) enum NodeOpener {
+    /// The standing link of our agent.
+    Link(Opener),
+    /// The control channel of AWS's, behind a translator.
+    Aws(AwsLink),
 }
 
 /// One node's standing link.
@@ -48,7 +62,7 @@ pub struct NodeLink {
     /// Since when.
     pub since: Timestamp,
     /// Opens streams to the agent.
-    pub opener: Opener,
+    pub(crate) opener: NodeOpener,
     /// Ends the link.
     pub cancel: CancellationToken,
 }
@@ -56,8 +70,13 @@ pub struct NodeLink {
 impl NodeLink {
     /// Opens a stream to the node's agent.
     pub async fn open(&self) -> Result<NodeStream, OpenError> {
-        let opened = tokio::time::timeout(OPEN_LIMIT, self.opener.open()).await;
-        Ok(Box::new(opened.map_err(|_| OpenError::TimedOut)??))
+        match &self.opener {
+            NodeOpener::Link(opener) => {
+                let opened = tokio::time::timeout(OPEN_LIMIT, opener.open()).await;
+                Ok(Box::new(opened.map_err(|_| OpenError::TimedOut)??))
+            }
+            NodeOpener::Aws(link) => link.open().ok_or(OpenError::Stopping),
+        }
     }
 }
 

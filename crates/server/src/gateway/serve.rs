@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hub::Order;
 use super::launch::{Surroundings, launch};
-use super::nodes::{Admission, NodeLink};
+use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::{close_in_background, watch_stream};
 use crate::Server;
@@ -217,6 +217,8 @@ async fn attach_past(
                 node_id: past.node.to_string(),
                 node_name: past.node_name,
                 os_user: past.os_user,
+                // Never less than what was confirmed: a client that comes back takes that for lost input.
+                input_from: past.input_end,
                 output_from: cursor,
                 ..Accepted::default()
             };
@@ -253,7 +255,7 @@ impl AuthenticatedNode {
             only_user,
             address: self.address,
             since: clock::now(),
-            opener: connection.opener(),
+            opener: NodeOpener::Link(connection.opener()),
             cancel: CancellationToken::new(),
         };
         (server.gateway.nodes.admit(link.clone()) == Admission::Admitted).then_some(link)

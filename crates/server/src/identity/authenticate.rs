@@ -14,6 +14,7 @@ use super::session_token::Statement;
 use super::{AccessKey, Caller, Principal};
 use crate::Server;
 use crate::api::error::ApiError;
+use crate::config::Config;
 
 /// Most derived keys kept; one per access key, day, region and service.
 const MAX_DERIVED: usize = 4096;
@@ -84,11 +85,8 @@ impl Authenticator {
         };
 
         let region = presented.scope().region().to_owned();
-        let config = &server.config;
-        let accepted = [config.region.as_str(), &region];
-        let any = config.accepted_regions.is_empty() || config.accepted_regions.contains(&region);
-        let regions = if any { accepted.as_slice() } else { accepted.get(..1).unwrap_or_default() };
-        let rules = Rules { max_expires: presigned, ..Rules::new(regions, service) };
+        let regions = accepted_regions(&server.config, &region);
+        let rules = Rules { max_expires: presigned, ..Rules::new(&regions, service) };
         let verified = presented.verify(&signing_key, now, &rules);
         let (known, verified) = match (known, verified) {
             (Some(known), Ok(verified)) => (known, verified),
@@ -177,6 +175,12 @@ fn known(server: &Server, id: AccessKeyId, token: Option<&str>) -> Option<Known>
             Some(Known::Temporary(id, statement))
         }
     }
+}
+
+/// Returns the regions accepted in a scope that names `presented`.
+pub(super) fn accepted_regions<'a>(config: &'a Config, presented: &'a str) -> Vec<&'a str> {
+    let any = config.accepted_regions.is_empty() || config.accepted_regions.iter().any(|region| region == presented);
+    std::iter::once(config.region.as_str()).chain(any.then_some(presented)).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

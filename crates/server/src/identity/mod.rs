@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod load;
+mod node_key;
 mod principal;
 mod session;
 pub mod session_token;
@@ -11,5 +12,6 @@ mod tests;
 
 pub(crate) use authenticate::{Authenticated, Authenticator, Unauthenticated};
 pub(crate) use load::Compiler;
+pub(crate) use node_key::authenticate_node;
 pub use principal::{Caller, Principal, PrincipalKind, Session};
 pub use snapshot::{AccessKey, Identities, LoadedIdentities};

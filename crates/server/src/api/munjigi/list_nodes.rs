@@ -73,6 +73,8 @@ pub struct Shown {
     pub platform_version: String,
     /// Its processor.
     pub architecture: String,
+    /// The kind of agent: `munjigi`, or `aws` for AWS's, which cannot verify grants.
+    pub agent: &'static str,
     /// The agent's version.
     pub agent_version: String,
     /// Its tags.
@@ -141,6 +143,7 @@ impl Shown {
             platform_name: node.facts.platform_name,
             platform_version: node.facts.platform_version,
             architecture: node.facts.architecture,
+            agent: node.agent.as_str(),
             agent_version: node.facts.agent_version,
             tags: node.tags,
         }

@@ -1,6 +1,8 @@
 //! Nodes and sessions, as AWS Systems Manager has them.
 
 pub mod add_tags_to_resource;
+#[cfg(test)]
+mod agent_tests;
 pub mod create_activation;
 pub mod create_document;
 pub mod delete_activation;
@@ -17,15 +19,20 @@ mod document_tests;
 mod filter;
 pub mod get_connection_status;
 pub mod get_document;
+pub mod list_associations;
 pub mod list_document_versions;
 pub mod list_documents;
+pub mod list_instance_associations;
 pub mod list_tags_for_resource;
 pub(crate) mod managed_node;
 pub mod modify_document_permission;
 pub(crate) mod names;
+pub(crate) mod own_node;
 pub(crate) mod pages;
 pub(crate) mod refuse;
+pub mod register_managed_instance;
 pub mod remove_tags_from_resource;
+pub mod request_managed_instance_role_token;
 pub mod start_session;
 mod tagged;
 pub mod target;
@@ -34,6 +41,8 @@ pub mod terminate_session;
 mod tests;
 pub mod update_document;
 pub mod update_document_default_version;
+pub mod update_instance_information;
+pub mod update_managed_instance_public_key;
 
 pub use add_tags_to_resource::AddTagsToResource;
 pub use create_activation::CreateActivation;
@@ -48,12 +57,18 @@ pub use describe_instance_information::DescribeInstanceInformation;
 pub use describe_sessions::DescribeSessions;
 pub use get_connection_status::GetConnectionStatus;
 pub use get_document::GetDocument;
+pub use list_associations::ListAssociations;
 pub use list_document_versions::ListDocumentVersions;
 pub use list_documents::ListDocuments;
+pub use list_instance_associations::ListInstanceAssociations;
 pub use list_tags_for_resource::ListTagsForResource;
 pub use modify_document_permission::ModifyDocumentPermission;
+pub use register_managed_instance::RegisterManagedInstance;
 pub use remove_tags_from_resource::RemoveTagsFromResource;
+pub use request_managed_instance_role_token::RequestManagedInstanceRoleToken;
 pub use start_session::StartSession;
 pub use terminate_session::TerminateSession;
 pub use update_document::UpdateDocument;
 pub use update_document_default_version::UpdateDocumentDefaultVersion;
+pub use update_instance_information::UpdateInstanceInformation;
+pub use update_managed_instance_public_key::UpdateManagedInstancePublicKey;

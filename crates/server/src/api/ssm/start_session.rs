@@ -31,12 +31,13 @@ use crate::clock;
 use crate::config::SessionDefaults;
 use crate::door;
 use crate::gateway::facts::{Needs, SessionFacts};
+use crate::gateway::node_aws::AGENTS_OWN_USER;
 use crate::gateway::{Gateway, Prepared, launch};
 use crate::identity::{Caller, Principal};
 use crate::random;
 use crate::recording::{DiskState, Mode};
 use crate::sessions;
-use crate::store::{Node, SessionRow};
+use crate::store::{AgentKind, Node, SessionRow};
 
 /// The principal's tag that names the OS user its sessions run as, as in AWS Session Manager.
 const RUN_AS_TAG: &str = "SSMSessionRunAs";
@@ -352,7 +353,10 @@ fn default_user(server: &Server, principal: &Principal, node: &Node, plan: &Plan
         return tagged.or_else(|| Some(account.clone())).filter(|user| !user.is_empty());
     }
     let only = || server.gateway.nodes.get(&node.id).and_then(|link| link.only_user);
-    tagged.or_else(only).or_else(|| server.config.session.default_os_user.clone())
+    let configured = || server.config.session.default_os_user.clone();
+    // As in AWS Session Manager, where nobody says otherwise. It is a privileged user, and judged as one.
+    let agents_own = || (node.agent == AgentKind::Aws).then(|| AGENTS_OWN_USER.to_owned());
+    tagged.or_else(only).or_else(configured).or_else(agents_own)
 }
 
 /// Returns the OS user that the session runs as; nobody for a port session, in which nothing runs.

@@ -63,6 +63,7 @@ run_suite!(sqlite:
     twenty_nodes_racing_for_one_use_of_an_activation_yield_one,
     a_registration_repeats_after_a_lost_answer_but_not_with_another_code,
     a_refused_name_uses_nothing_up,
+    a_node_with_the_agent_of_aws_changes_its_key_and_its_first_name_once,
     sessions_move_only_forward_and_end_once,
     sessions_list_newest_first_by_filter_and_page,
     page_tokens_serve_one_binding_for_an_hour,

@@ -334,6 +334,26 @@ pub(super) async fn a_refused_name_uses_nothing_up(store: &Store) {
     assert_eq!((first.items.len(), rest.items.len(), rest.next), (2, 1, None));
 }
 
+pub(super) async fn a_node_with_the_agent_of_aws_changes_its_key_and_its_first_name_once(store: &Store) {
+    let made = store.create_activation(&activation(2), NOW).await.unwrap();
+    let new = NewNode {
+        agent: AgentKind::Aws,
+        fingerprint: Some("0f".into()),
+        ..new_node(9, Some(NodeName::Suggested("node-1".into())))
+    };
+    let node = store.register_node(&made.id, &made.code, &new, NOW).await.unwrap();
+    assert_eq!((node.agent, node.fingerprint.as_deref()), (AgentKind::Aws, Some("0f")));
+    let other = store.register_node(&made.id, &made.code, &new_node(8, None), NOW).await.unwrap();
+    assert_eq!((other.agent, other.fingerprint), (AgentKind::Munjigi, None));
+
+    assert!(!store.replace_node_key(&node.id, &[1], &[2]).await.unwrap(), "another key than it has");
+    assert!(store.replace_node_key(&node.id, &node.public_key, &[2]).await.unwrap());
+    store.name_node(&node.id, "node-1", &other.name).await.unwrap();
+    store.name_node(&node.id, "node-1", "again").await.unwrap();
+    let changed = store.node(&node.id).await.unwrap();
+    assert_eq!((changed.public_key, changed.name), (vec![2], format!("{}-2", other.name)));
+}
+
 fn session(number: u8, owner: &str, start: Timestamp) -> SessionRow {
     SessionRow {
         id: SessionId::new(owner, [number; 9]),

@@ -15,4 +15,5 @@ mod harness;
 mod contract;
 mod faults;
 mod sessions;
+mod ssm_agent;
 mod terminal;

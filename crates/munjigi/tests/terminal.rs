@@ -14,7 +14,7 @@ use crate::faults::user;
 use crate::harness::{TestAgent, TestServer, success, wait_for};
 
 /// A client in a terminal of its own.
-struct Terminal {
+pub(crate) struct Terminal {
     master: File,
     slave: File,
     child: Child,
@@ -24,7 +24,7 @@ struct Terminal {
 
 impl Terminal {
     /// Starts a command with a terminal of this size, whose screen is read.
-    fn start(server: &TestServer, rows: u16, columns: u16, arguments: &[&str]) -> Self {
+    pub(crate) fn start(server: &TestServer, rows: u16, columns: u16, arguments: &[&str]) -> Self {
         let terminal = Self::start_unread(server, rows, columns, arguments);
         terminal.read();
         terminal
@@ -57,12 +57,12 @@ impl Terminal {
         });
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits until the screen has shown the text, and forgets everything before and with it.
-    fn expect(&self, text: &str) -> String {
+    pub(crate) fn expect(&self, text: &str) -> String {
         wait_for(&format!("{text:?} on the screen, which shows {:?}", self.screen()), || {
             let mut seen = self.seen.lock().unwrap();
             let at = seen.windows(text.len()).position(|window| window == text.as_bytes())?;
@@ -71,11 +71,11 @@ impl Terminal {
         })
     }
 
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
         let status = Command::new("stty")
             .args(["rows", &rows.to_string(), "cols", &columns.to_string()])
             .stdin(Stdio::from(self.slave.try_clone().unwrap()))
@@ -85,7 +85,7 @@ impl Terminal {
     }
 
     /// Waits for the end; the terminal must be as it was.
-    fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         let status = wait_for("the client's end", || self.child.try_wait().unwrap());
         let after = tcgetattr(self.slave.as_fd()).unwrap();
         assert_eq!(after.local_flags, self.before.local_flags, "the terminal was not restored");

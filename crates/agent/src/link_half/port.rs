@@ -153,7 +153,7 @@ impl Ports {
             self.look_up(destination.host(), destination.port()).await?
         };
         let denied = |why: String| refusal("DestinationDenied", format!("{destination} is refused: {why}"));
-        if !destination.is_node() && destination.host().trim_end_matches('.') == self.server_host {
+        if self.names_server(destination.host()) {
             return Err(denied(crate::destinations::Denied::ControlNetwork.to_string()));
         }
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -163,6 +163,12 @@ impl Ports {
                 .map_err(|why| denied(format!("{} is {why}", address.ip())))?;
         }
         Ok(addresses)
+    }
+
+    /// Tells whether a name is the server's, wherever it leads; addresses and the node's own name are judged as such.
+    fn names_server(&self, host: &str) -> bool {
+        let is_name = host.parse::<IpAddr>().is_err() && host != "localhost";
+        is_name && host.trim_end_matches('.') == self.server_host
     }
 
     async fn look_up(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, StartRefused> {

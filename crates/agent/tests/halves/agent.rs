@@ -109,7 +109,7 @@ pub(crate) fn enrol(directory: &Path, server: &Server) {
     server.nodes.lock().unwrap().keys.push((node, public));
 }
 
-fn write_private(path: &Path, content: &[u8]) {
+pub(crate) fn write_private(path: &Path, content: &[u8]) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();

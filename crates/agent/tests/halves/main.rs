@@ -17,6 +17,7 @@ mod agent;
 mod dying;
 mod grants;
 mod identity;
+mod ports;
 mod programs;
 mod server;
 mod streams;
@@ -52,6 +53,13 @@ const TESTS: &[Test] = tests![
     streams::output_beyond_the_ring_stops_the_program_and_loses_nothing,
     streams::both_ways_full_at_once_stall_nothing,
     streams::a_broken_link_loses_and_doubles_nothing,
+    ports::eight_connections_carry_both_ways_and_end_by_halves,
+    ports::a_hundred_megabytes_arrive_unchanged_whoever_is_slow,
+    ports::what_may_not_be_reached_is_refused_with_its_reason,
+    ports::a_node_whose_owner_forwards_nothing_starts_no_port_session,
+    ports::the_end_of_a_port_session_cuts_its_connections,
+    ports::what_breaks_on_one_side_breaks_on_the_other,
+    ports::a_port_session_outlives_a_killed_link_half,
     dying::a_killed_link_half_loses_and_doubles_nothing,
     dying::a_killed_privileged_half_takes_its_shells_along,
     dying::a_killed_keeper_takes_its_shells_along,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use munjigi_core::id::{NodeId, SessionId, UniqueId};
-use munjigi_core::session::{EndReason, SessionStatus};
+use munjigi_core::session::{EndReason, SessionKind, SessionStatus};
 use munjigi_core::wire::message::End;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -127,6 +127,10 @@ pub async fn ended(
         map.insert("recordingId".into(), json!(facts.id));
         map.insert("recording".into(), json!(recording));
         map.insert("recordingHash".into(), json!(hash));
+        if facts.kind == SessionKind::Port {
+            map.insert("destination".into(), json!(facts.destination.as_ref().map(ToString::to_string)));
+            map.insert("connections".into(), json!(outcome.connections));
+        }
     }
     let failure = sealed.err().map(|error| ("RecordingFailed", error.to_string()));
     let event = service_event(server, "EndSession", details, failure);
@@ -143,7 +147,7 @@ pub async fn ended(
 /// Writes the end of a session whose recording cannot be written: it does not start, or does not go on.
 pub async fn unrecorded(server: &Server, facts: &SessionFacts, error: RecordingError) {
     let (reason, message, at) = (EndReason::RecordingFailed, error.to_string(), clock::now());
-    let outcome = Outcome { reason, message, exit: None, output_end: 0, at };
+    let outcome = Outcome { reason, message, exit: None, output_end: 0, at, connections: None };
     ended(server, facts, &outcome, Err(error)).await;
 }
 
@@ -172,19 +176,22 @@ pub async fn past(server: &Server, id: &SessionId) -> Result<Past, ApiError> {
             format!("session {id} is neither running nor over; try again"),
         ));
     };
+    // What a port session carried is not in its recording.
+    let output_end = if row.kind == SessionKind::Port { 0 } else { end.bytes_out };
     let outcome = Outcome {
         reason: end.reason,
         message: end.reason.sentence().to_owned(),
         exit: end.exit,
-        output_end: end.bytes_out,
+        output_end,
         at: end.time,
+        connections: None,
     };
     Ok(Past {
         node: row.node,
         node_name: row.node_name,
         os_user: row.os_user,
         input_end: end.bytes_in,
-        output_end: end.bytes_out,
+        output_end,
         end: outcome.to_end(),
     })
 }
@@ -199,11 +206,16 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
                 let reason = EndReason::ServerRestarted;
                 let sealed = recorder.seal(reason, None).await;
                 let (message, at) = (reason.sentence().to_owned(), clock::now());
-                let outcome = Outcome { reason, message, exit: None, output_end: recovered.output_end, at };
+                let outcome =
+                    Outcome { reason, message, exit: None, output_end: recovered.output_end, at, connections: None };
                 ended(server, &facts_of(&row), &outcome, sealed).await;
             }
             Ok((recorder, recovered)) => {
-                let held = launch::Held { output_end: recovered.output_end, input_end: recovered.input_end };
+                let held = launch::Held {
+                    output_end: recovered.output_end,
+                    input_end: recovered.input_end,
+                    last_connection: recovered.last_connection,
+                };
                 launch::take_back(server, facts_of(&row), recorder, held);
                 taken += 1;
             }

@@ -16,8 +16,8 @@ pub struct Tally {
     pub stderr_bytes: u64,
     /// Bytes typed, recorded or only counted.
     pub input_bytes: u64,
-    /// Connections that were opened, in a port session.
-    pub connections: u64,
+    /// Number of the newest connection of a port session; 0 without any.
+    pub last_connection: u64,
     /// Bytes of ended connections from the client to the destination.
     pub connection_bytes_in: u64,
     /// Bytes of ended connections from the destination to the client.
@@ -96,8 +96,9 @@ impl Tally {
 
     fn count(&mut self, connection: &Connection) {
         match connection {
-            Connection::Opened { .. } => self.connections += 1,
-            Connection::Refused { .. } => {}
+            Connection::Opened { number, .. } | Connection::Refused { number, .. } => {
+                self.last_connection = self.last_connection.max(*number);
+            }
             Connection::Closed { bytes_in, bytes_out, .. } => {
                 self.connection_bytes_in = self.connection_bytes_in.saturating_add(*bytes_in);
                 self.connection_bytes_out = self.connection_bytes_out.saturating_add(*bytes_out);

@@ -11,6 +11,7 @@ use munjigi_core::time::Timestamp;
 use munjigi_core::wire::message::{End, Exit};
 use serde::{Deserialize, Serialize};
 
+use super::ports::ConnectionSummary;
 use crate::door::RequestMeta;
 
 /// What was decided when the session was allowed. Nothing in it changes afterwards.
@@ -93,6 +94,8 @@ pub struct Outcome {
     pub output_end: u64,
     /// When.
     pub at: Timestamp,
+    /// The connections of a port session, since this server's start.
+    pub connections: Option<ConnectionSummary>,
 }
 
 impl Outcome {

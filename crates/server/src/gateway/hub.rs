@@ -22,6 +22,7 @@ mod orders;
 use super::facts::{Outcome, SessionFacts};
 use super::log::{LogRead, SessionLog};
 use super::peer::{ClientEnd, FrameStream, NodeEnd};
+use super::ports::{ConnectionSummary, Ledger};
 use super::timers::Times;
 use super::{backlog, close_in_background};
 use crate::Server;
@@ -66,6 +67,7 @@ enum Happened {
     FromClient(Result<Option<Frame>, FramedError>),
     Backlog(Option<Result<super::log::Chunk, String>>),
     FromNode(Result<Option<Frame>, FramedError>),
+    Connections,
     Stored,
     Finished(Outcome),
     TimePassed,
@@ -99,6 +101,9 @@ pub struct Hub {
     input_recorded: u64,
     output_acked: u64,
     size: Option<TerminalSize>,
+    /// The connections of a port session.
+    ports: Option<Arc<Ledger>>,
+    connections: ConnectionSummary,
     times: Times,
     /// Why the session is being ended, once somebody ordered it.
     ending: Option<(EndReason, String)>,
@@ -126,6 +131,8 @@ pub struct HubParts {
     pub size: Option<TerminalSize>,
     /// Offset behind the input that is recorded.
     pub input_end: u64,
+    /// The connections of a port session.
+    pub ports: Option<Arc<Ledger>>,
 }
 
 impl Hub {
@@ -160,6 +167,8 @@ impl Hub {
             output_acked: parts.log.end(),
             log: parts.log,
             size: parts.size,
+            ports: parts.ports,
+            connections: ConnectionSummary::default(),
             times,
             ending: None,
             recording_is_broken: false,
@@ -204,6 +213,8 @@ impl Hub {
         let read_client = self.may_read_client();
         let feed_client = self.client.as_ref().is_some_and(|client| client.stream.writer.pending() < FEED_AHEAD);
         let allowed = self.node.allowed();
+        let from_client = if self.ports.is_some() { FrameSet::FROM_PORT_CLIENT } else { FrameSet::FROM_CLIENT };
+        let ports = self.ports.as_deref().filter(|_| self.recorder.is_some());
         // One mutable borrow per arm: take the ends apart first.
         let (mut client_read, mut client_write, mut client_backlog) = (None, None, None);
         if let Some(client) = &mut self.client {
@@ -221,9 +232,10 @@ impl Hub {
             sent = flush_fed(client_write) => Happened::ClientFlushed(sent),
             sent = flush_fed(node_write) => Happened::NodeFlushed(sent),
             order = self.orders.recv(), if !self.orders.is_closed() || !self.orders.is_empty() => Happened::Ordered(order),
-            frame = read(client_read, read_client.then_some(FrameSet::FROM_CLIENT)) => Happened::FromClient(frame),
+            frame = read(client_read, read_client.then_some(from_client)) => Happened::FromClient(frame),
             piece = receive(client_backlog, feed_client) => Happened::Backlog(piece),
             frame = read(node_read, allowed.filter(|_| read_node)) => Happened::FromNode(frame),
+            () = connections(ports) => Happened::Connections,
             changed = self.progress.changed(), if self.recorder.is_some() => {
                 if changed.is_err() {
                     tracing::debug!("the recording's writer is gone");
@@ -249,6 +261,7 @@ impl Hub {
             Happened::FromNode(Ok(Some(frame))) => self.heard_node(frame).await,
             Happened::FromNode(Ok(None)) => self.node_lost("the node closed the stream").await,
             Happened::FromNode(Err(error)) => self.node_lost(&error.to_string()).await,
+            Happened::Connections => self.record_connections(),
             Happened::Stored => self.stored(),
             Happened::Finished(outcome) => self.finished(outcome),
             Happened::TimePassed => self.time_passed().await,
@@ -339,6 +352,13 @@ async fn receive<T>(receiver: Option<&mut mpsc::Receiver<T>>, wanted: bool) -> O
     }
 }
 
+async fn connections(ports: Option<&Ledger>) {
+    match ports {
+        Some(ports) => ports.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn finish(task: Option<&mut JoinHandle<Outcome>>) -> Outcome {
     match task {
         Some(task) => match task.await {
@@ -347,7 +367,7 @@ async fn finish(task: Option<&mut JoinHandle<Outcome>>) -> Outcome {
                 tracing::error!(%error, "the end of a session could not be written");
                 let reason = EndReason::RecordingFailed;
                 let message = reason.sentence().to_owned();
-                Outcome { reason, message, exit: None, output_end: 0, at: clock::now() }
+                Outcome { reason, message, exit: None, output_end: 0, at: clock::now(), connections: None }
             }
         },
         None => std::future::pending().await,

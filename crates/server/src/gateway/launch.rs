@@ -16,6 +16,7 @@ use super::hub::{Beginning, Hub, HubParts};
 use super::log::SessionLog;
 use super::nodes::NodeLink;
 use super::peer::FrameStream;
+use super::ports::Ledger;
 use super::{Handle, ORDERS, Prepared, close_in_background};
 use crate::Server;
 use crate::clock;
@@ -35,7 +36,7 @@ pub async fn launch(server: &Arc<Server>, prepared: Prepared, around: Surroundin
     match open_on_node(server, &facts, &around).await {
         Ok(node) => {
             let size = around.pty.as_ref().and_then(Pty::size);
-            let held = Held { output_end: 0, input_end: 0 };
+            let held = Held::default();
             spawn(server, facts, recorder, Beginning::Start(node), Some(client), size, held);
         }
         Err(message) => {
@@ -52,7 +53,7 @@ pub async fn launch(server: &Arc<Server>, prepared: Prepared, around: Surroundin
 pub async fn abandon(server: &Arc<Server>, facts: &SessionFacts, recorder: Recorder, message: String) {
     let sealed = recorder.seal(EndReason::StartFailed, None).await;
     let (reason, at) = (EndReason::StartFailed, clock::now());
-    let outcome = Outcome { reason, message, exit: None, output_end: 0, at };
+    let outcome = Outcome { reason, message, exit: None, output_end: 0, at, connections: None };
     crate::sessions::ended(server, facts, &outcome, sealed).await;
 }
 
@@ -109,12 +110,14 @@ fn action(facts: &SessionFacts) -> Option<Action> {
 }
 
 /// What a recording holds when its hub begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Held {
     /// Offset behind the output.
     pub output_end: u64,
     /// Offset behind the input.
     pub input_end: u64,
+    /// Number of the newest connection of a port session.
+    pub last_connection: u64,
 }
 
 /// Takes back a session from before the server's restart; its node will bring it.
@@ -135,7 +138,9 @@ fn spawn(
     let log = Arc::new(SessionLog::new(held.output_end));
     let (orders_tx, orders) = mpsc::channel(ORDERS);
     let (outcome_tx, outcome) = watch::channel(None);
-    let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, orders: orders_tx };
+    let ports = (facts.kind == SessionKind::Port)
+        .then(|| Arc::new(Ledger::new(held.last_connection, facts.limits.idle_counts_output)));
+    let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, ports: ports.clone(), orders: orders_tx };
     server.gateway.remember(handle);
     let parts = HubParts {
         server: server.clone(),
@@ -146,6 +151,7 @@ fn spawn(
         outcome: outcome_tx,
         size,
         input_end: held.input_end,
+        ports,
     };
     let hub = Hub::new(parts, beginning, client);
     let stop = server.stop.clone();

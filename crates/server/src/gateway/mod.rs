@@ -20,6 +20,7 @@ pub mod log;
 pub(crate) mod node_aws;
 pub mod nodes;
 pub mod peer;
+pub mod ports;
 pub mod serve;
 pub mod starts;
 mod timers;
@@ -57,6 +58,8 @@ pub struct Handle {
     pub log: Arc<log::SessionLog>,
     /// Becomes `Some` when it is over.
     pub outcome: watch::Receiver<Option<Arc<Outcome>>>,
+    /// The connections of a port session; `None` for other kinds. [`ports::PortSession`] makes them.
+    pub ports: Option<Arc<ports::Ledger>>,
     orders: mpsc::Sender<Order>,
 }
 

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use munjigi_core::destination::Destination;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
-use munjigi_core::wire::message::{Accepted, AttachSession, End, OpenSession, Pty, Refused, Rejoin, open};
+use munjigi_core::wire::message::{Accepted, AttachSession, Connect, End, OpenSession, Pty, Refused, Rejoin, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
+use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +20,8 @@ use super::hub::Order;
 use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
-use super::{close_in_background, watch_stream};
+use super::ports::{PortSession, PortStream};
+use super::{close_in_background, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -66,7 +69,8 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
     match wish {
         Some(open::Wish::Session(wish)) => start(server, caller, request, stream, wish).await,
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
-        Some(open::Wish::Start(_) | open::Wish::Rejoin(_) | open::Wish::Connect(_)) | None => {
+        Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
+        Some(open::Wish::Start(_) | open::Wish::Rejoin(_)) | None => {
             let message = "this server does not know what the stream is for; is the client newer than the server?";
             refuse(stream, "UnsupportedWish", message.to_owned(), "", &request);
         }
@@ -84,14 +88,23 @@ fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
 }
 
 async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenSession) {
-    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token, port: _ } = wish;
+    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token, port } = wish;
     let terminal = pty.as_ref().and_then(Pty::size);
     let term = pty.as_ref().map(|pty| pty.term.clone()).unwrap_or_default();
     if pty.is_some() && (terminal.is_none() || !environment_allowed("TERM", &term)) {
         let message = "a terminal has 1 to 4096 rows and columns, and a TERM of letters, digits and + . _ -".to_owned();
         return refuse(stream, "ValidationException", message, "", &request);
     }
-    let native = NativeStart { command, os_user, terminal, term, port: None };
+    let port = match port.map(|port| Destination::new(&port.host, u16::try_from(port.port).unwrap_or(0))) {
+        Some(Err(error)) => return refuse(stream, "ValidationException", error.to_string(), "", &request),
+        Some(Ok(_)) if pty.is_some() || !command.is_empty() || !os_user.is_empty() => {
+            let message = "a port session has no terminal, no command and no OS user";
+            return refuse(stream, "ValidationException", message.to_owned(), "", &request);
+        }
+        Some(Ok(destination)) => Some(destination),
+        None => None,
+    };
+    let native = NativeStart { command, os_user, terminal, term, port };
     let input = StartSessionInput::native(target, document, reason, native);
     let granted = server.gateway.starts.of(caller.principal().arn.as_str(), &client_token, Instant::now());
     let mut is_first = false;
@@ -161,6 +174,38 @@ async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, str
         // It ended between the look-up and the order.
         attach_past(server, request, stream, session_id, wish).await;
     }
+}
+
+/// Makes a connection of the caller's port session and carries it. Policy was asked when the session began, and is
+/// asked again while it runs (T-6); only its owner reaches it.
+async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, stream: FrameStream, wish: &Connect) {
+    let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| server.gateway.session(&id));
+    let session = handle.as_ref().and_then(|handle| PortSession::of(server, handle));
+    let Some(session) = session else {
+        let message = format!("there is no live port session {:?}", wish.session_id);
+        return refuse(stream, "DoesNotExistException", message, "", request);
+    };
+    let (facts, owner) = (&session.handle().facts, caller.principal());
+    if owner.unique_id.is_none() || facts.owner_id != owner.unique_id || facts.owner != owner.arn.to_string() {
+        let message = format!("session {} belongs to somebody else", facts.id);
+        return refuse(stream, "AccessDeniedException", message, "NotTheOwner", request);
+    }
+    match session.connect().await {
+        Ok(connection) => accept_connection(stream, &session, connection).await,
+        Err(error) => refuse(stream, error.code(), error.to_string(), "", request),
+    }
+}
+
+async fn accept_connection(mut stream: FrameStream, session: &PortSession, connection: PortStream) {
+    let session_id = session.handle().facts.id.to_string();
+    let accepted = Accepted { session_id, address: connection.address().to_owned(), ..Accepted::default() };
+    stream.feed(&Frame::Accepted(Box::new(accepted)));
+    if !matches!(tokio::time::timeout(OPEN_LIMIT, stream.writer.flush()).await, Ok(Ok(()))) {
+        return;
+    }
+    let (reader, early) = stream.reader.into_parts();
+    let client = tokio::io::join(std::io::Cursor::new(early).chain(reader), stream.writer.into_inner());
+    ports::relay(client, connection).await;
 }
 
 async fn watch(

@@ -71,6 +71,8 @@ pub struct Recovered {
     pub output_end: u64,
     /// Offset behind the last byte of input recorded.
     pub input_end: u64,
+    /// Number of the newest connection of a port session.
+    pub last_connection: u64,
     /// Time of the last event, microseconds since the session's start.
     pub last_at: u64,
     /// How many records it has.
@@ -232,6 +234,7 @@ impl Shared {
         let recovered = Recovered {
             output_end: tally.output_end(),
             input_end: tally.input_bytes,
+            last_connection: tally.last_connection,
             last_at: tally.last_at,
             records: scan.position.sequence,
             cut_bytes: scan.torn_bytes,

@@ -73,7 +73,26 @@ impl Hub {
         self.log.trim(needed);
     }
 
+    /// Records what happened to the connections of a port session.
+    pub(super) fn record_connections(&mut self) {
+        for event in self.ports.as_ref().map(|ports| ports.take()).unwrap_or_default() {
+            self.connections.add(&event);
+            self.record(EventKind::Connection(Box::new(event)));
+        }
+    }
+
+    /// Cuts the connections of a port session and records their ends.
+    pub(super) fn cut_connections(&mut self, why: &str) {
+        if let Some(ports) = &self.ports {
+            ports.end(why);
+            self.record_connections();
+        }
+    }
+
     pub(super) async fn time_passed(&mut self) {
+        // Bytes of connections do not pass through here: whether there were some is asked when it matters.
+        let active = self.ports.as_ref().and_then(|ports| ports.active());
+        self.times.active = active.map_or(self.times.active, |active| active.max(self.times.active));
         match self.times.due(Instant::now(), &self.facts.limits) {
             Due::Nothing => {}
             Due::Warn(text) => {
@@ -100,14 +119,16 @@ impl Hub {
 
     /// Seals the recording, then writes the end into store and trail; [`Self::finished`] follows.
     pub(super) fn finish(&mut self, reason: EndReason, exit: Option<ExitStatus>) {
+        self.cut_connections(reason.sentence());
         let Some(recorder) = self.recorder.take() else { return };
         let (server, facts) = (self.server.clone(), self.facts.clone());
         let message = self.ending.take().map_or_else(|| reason.sentence().to_owned(), |(_, message)| message);
         let output_end = self.log.end();
+        let connections = self.ports.as_ref().map(|_| std::mem::take(&mut self.connections));
         let at: Timestamp = clock::now();
         self.finishing = Some(tokio::spawn(async move {
             let sealed = recorder.seal(reason, exit.clone()).await;
-            let outcome = Outcome { reason, message, exit, output_end, at };
+            let outcome = Outcome { reason, message, exit, output_end, at, connections };
             crate::sessions::ended(&server, &facts, &outcome, sealed).await;
             outcome
         }));

@@ -127,6 +127,7 @@ impl Hub {
         }
         if self.ending.is_none() {
             self.ending = Some((reason, message.clone()));
+            self.cut_connections(&message);
             self.mark(format!("ending: {message}"));
             self.change(Change::Ending).await;
         }

@@ -1,0 +1,205 @@
+//! The ledger of a port session's connections: who has one, what they carried, and what the hub must still record.
+//!
+//! Connections write, the hub reads. What waits for the hub is bounded: a connection keeps its place until its end was
+//! taken.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use munjigi_core::recording::Connection;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::PortError;
+use crate::lock;
+
+/// One direction of a connection, as far as it was carried.
+pub(super) struct Carried {
+    bytes: u64,
+    hash: Context,
+}
+
+impl Carried {
+    fn new() -> Self {
+        Self { bytes: 0, hash: Context::new(&SHA256) }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    fn result(&self) -> (u64, [u8; 32]) {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(self.hash.clone().finish().as_ref());
+        (self.bytes, hash)
+    }
+}
+
+/// An open connection.
+pub(super) struct Live {
+    pub(super) number: u64,
+    /// From the client to the destination.
+    inward: Mutex<Carried>,
+    /// From the destination to the client.
+    outward: Mutex<Carried>,
+}
+
+/// A connection that is being made, or its end that the hub has not taken yet: its place among the session's.
+pub(super) struct Attempt {
+    number: u64,
+    place: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Book {
+    last_number: u64,
+    live: BTreeMap<u64, (Arc<Live>, OwnedSemaphorePermit)>,
+    /// For the hub; the place of a connection is free again when its last event was taken.
+    events: Vec<(Connection, Option<OwnedSemaphorePermit>)>,
+    ended: bool,
+}
+
+/// The connections of one session.
+pub struct Ledger {
+    places: Arc<Semaphore>,
+    over: CancellationToken,
+    book: Mutex<Book>,
+    /// Wakes the hub.
+    changed: Notify,
+    /// Whether bytes to the client count as activity.
+    outward_counts: bool,
+    begun: Instant,
+    /// Milliseconds since `begun` of the newest activity.
+    active: AtomicU64,
+    has_activity: AtomicBool,
+}
+
+impl Ledger {
+    /// Most connections of a session at once.
+    pub const MAX_CONNECTIONS: usize = 128;
+
+    /// Begins; connections are counted on from `last_number`.
+    pub(in crate::gateway) fn new(last_number: u64, outward_counts: bool) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(Self::MAX_CONNECTIONS)),
+            over: CancellationToken::new(),
+            book: Mutex::new(Book { last_number, ..Book::default() }),
+            changed: Notify::new(),
+            outward_counts,
+            begun: Instant::now(),
+            active: AtomicU64::new(0),
+            has_activity: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+
+    /// Takes a place and a number for a connection.
+    pub(super) fn attempt(&self) -> Result<Attempt, PortError> {
+        let mut book = lock(&self.book);
+        if book.ended {
+            return Err(PortError::Ended);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PortError::TooMany)?;
+        book.last_number += 1;
+        Ok(Attempt { number: book.last_number, place })
+    }
+
+    /// Notes that the attempt failed.
+    pub(super) fn refused(&self, attempt: Attempt, destination: &str, why: &str) {
+        let Attempt { number, place } = attempt;
+        let event = Connection::Refused { number, destination: destination.to_owned(), why: why.to_owned() };
+        self.note(&mut lock(&self.book), event, Some(place));
+    }
+
+    /// Notes that the attempt succeeded.
+    pub(super) fn opened(&self, attempt: Attempt, destination: &str, address: &str) -> Result<Arc<Live>, PortError> {
+        let Attempt { number, place } = attempt;
+        let live = Arc::new(Live { number, inward: Mutex::new(Carried::new()), outward: Mutex::new(Carried::new()) });
+        let event = Connection::Opened { number, destination: destination.to_owned(), address: address.to_owned() };
+        let mut book = lock(&self.book);
+        if book.ended {
+            return Err(PortError::Ended);
+        }
+        book.live.insert(number, (live.clone(), place));
+        self.note(&mut book, event, None);
+        drop(book);
+        self.touch();
+        Ok(live)
+    }
+
+    pub(super) fn carried_in(&self, live: &Live, bytes: &[u8]) {
+        lock(&live.inward).add(bytes);
+        self.touch();
+    }
+
+    pub(super) fn carried_out(&self, live: &Live, bytes: &[u8]) {
+        lock(&live.outward).add(bytes);
+        if self.outward_counts {
+            self.touch();
+        }
+    }
+
+    /// Notes a connection's end, once.
+    pub(super) fn closed(&self, live: &Live, why: &str) {
+        let mut book = lock(&self.book);
+        if let Some((live, place)) = book.live.remove(&live.number) {
+            self.note(&mut book, end_of(&live, why), Some(place));
+        }
+    }
+
+    fn note(&self, book: &mut Book, event: Connection, place: Option<OwnedSemaphorePermit>) {
+        if !book.ended {
+            book.events.push((event, place));
+            self.changed.notify_one();
+        }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.active.store(now, Ordering::Relaxed);
+        self.has_activity.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when a connection last carried something that counts as activity.
+    pub(in crate::gateway) fn active(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.active.load(Ordering::Relaxed));
+        self.has_activity.load(Ordering::Relaxed).then(|| self.begun + since)
+    }
+
+    /// Waits until there is something to take.
+    pub(in crate::gateway) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes what happened since the last time.
+    pub(in crate::gateway) fn take(&self) -> Vec<Connection> {
+        let events = std::mem::take(&mut lock(&self.book).events);
+        // The places become free here.
+        events.into_iter().map(|(event, _)| event).collect()
+    }
+
+    /// Cuts all connections; no further one is made. What is left to record comes with [`Self::take`].
+    pub(in crate::gateway) fn end(&self, why: &str) {
+        let mut book = lock(&self.book);
+        while let Some((_, (live, place))) = book.live.pop_first() {
+            self.note(&mut book, end_of(&live, why), Some(place));
+        }
+        book.ended = true;
+        drop(book);
+        self.over.cancel();
+    }
+}
+
+fn end_of(live: &Live, why: &str) -> Connection {
+    let (bytes_in, hash_in) = lock(&live.inward).result();
+    let (bytes_out, hash_out) = lock(&live.outward).result();
+    Connection::Closed { number: live.number, bytes_in, bytes_out, hash_in, hash_out, why: why.to_owned() }
+}

@@ -1,0 +1,121 @@
+//! One connection of a port session as its door holds it: bytes both ways, counted and hashed as they pass.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::ledger::{Ledger, Live};
+use crate::gateway::nodes::NodeStream;
+
+/// A connection. `shutdown` ends the direction to the destination and leaves the other one open; dropping it breaks
+/// what has not ended. When the session ends both directions fail with [`io::ErrorKind::ConnectionAborted`].
+pub struct PortStream {
+    raw: NodeStream,
+    /// What came behind the node's answer.
+    early: BytesMut,
+    address: String,
+    live: Arc<Live>,
+    ledger: Arc<Ledger>,
+    // One for each direction: they may belong to different tasks.
+    over: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
+    read_ended: bool,
+    write_ended: bool,
+    broken: Option<String>,
+}
+
+const READING: usize = 0;
+const WRITING: usize = 1;
+
+impl PortStream {
+    pub(super) fn new(raw: NodeStream, early: BytesMut, address: String, live: Arc<Live>, ledger: Arc<Ledger>) -> Self {
+        let over = [(); 2].map(|()| Box::pin(ledger.over().clone().cancelled_owned()));
+        Self { raw, early, address, live, ledger, over, read_ended: false, write_ended: false, broken: None }
+    }
+
+    /// Returns `address:port` that the node connected to.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Fails once the session is over; else sees to it that the task hears of it.
+    fn check(&mut self, direction: usize, cx: &mut Context<'_>) -> io::Result<()> {
+        let over = self.over.get_mut(direction).is_some_and(|over| over.as_mut().poll(cx).is_ready());
+        if over { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    fn note<T>(&mut self, result: &io::Result<T>) {
+        if let Err(error) = result {
+            self.broken.get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+impl AsyncRead for PortStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(READING, cx)?;
+        let before = buf.filled().len();
+        let result = if this.early.is_empty() {
+            std::task::ready!(Pin::new(&mut this.raw).poll_read(cx, buf))
+        } else {
+            let count = this.early.len().min(buf.remaining());
+            buf.put_slice(this.early.get(..count).unwrap_or_default());
+            this.early.advance(count);
+            Ok(())
+        };
+        let new = buf.filled().get(before..).unwrap_or_default();
+        this.ledger.carried_out(&this.live, new);
+        this.read_ended |= result.is_ok() && new.is_empty() && buf.remaining() > 0;
+        this.note(&result);
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for PortStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check(WRITING, cx)?;
+        let result = std::task::ready!(Pin::new(&mut this.raw).poll_write(cx, buf));
+        if let Ok(count) = &result {
+            this.ledger.carried_in(&this.live, buf.get(..*count).unwrap_or_default());
+        }
+        this.note(&result);
+        Poll::Ready(result)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(WRITING, cx)?;
+        let result = std::task::ready!(Pin::new(&mut this.raw).poll_flush(cx));
+        this.note(&result);
+        Poll::Ready(result)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(WRITING, cx)?;
+        let result = std::task::ready!(Pin::new(&mut this.raw).poll_shutdown(cx));
+        this.write_ended |= result.is_ok();
+        this.note(&result);
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for PortStream {
+    fn drop(&mut self) {
+        let why = match (&self.broken, self.read_ended, self.write_ended) {
+            (Some(error), ..) => format!("the node's side broke: {error}"),
+            (None, true, true) => "both sides ended it".to_owned(),
+            (None, true, false) => "the destination ended it and the client left".to_owned(),
+            (None, false, _) => "the client left".to_owned(),
+        };
+        // Nothing happens if the session's end has closed it already.
+        self.ledger.closed(&self.live, &why);
+    }
+}

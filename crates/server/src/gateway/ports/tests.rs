@@ -1,0 +1,118 @@
+use munjigi_core::recording::Connection;
+
+use super::*;
+
+const DESTINATION: &str = "db.internal:5432";
+
+fn numbers(events: &[Connection]) -> Vec<(char, u64)> {
+    events
+        .iter()
+        .map(|event| match event {
+            Connection::Opened { number, .. } => ('o', *number),
+            Connection::Refused { number, .. } => ('r', *number),
+            Connection::Closed { number, .. } => ('c', *number),
+        })
+        .collect()
+}
+
+fn stream(ledger: &Arc<Ledger>) -> (PortStream, tokio::io::DuplexStream) {
+    let (near, far) = tokio::io::duplex(1024);
+    let attempt = ledger.attempt().unwrap();
+    let live = ledger.opened(attempt, DESTINATION, "10.0.0.7:5432").unwrap();
+    let early = BytesMut::from(&b"hello"[..]);
+    (PortStream::new(Box::new(near), early, "10.0.0.7:5432".to_owned(), live, ledger.clone()), far)
+}
+
+#[tokio::test]
+async fn what_passes_is_counted_hashed_and_reported_once() {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use tokio::io::AsyncReadExt as _;
+
+    let ledger = Arc::new(Ledger::new(6, false));
+    assert_eq!(ledger.active(), None);
+    let (mut stream, mut far) = stream(&ledger);
+    far.write_all(b" world").await.unwrap();
+    stream.write_all(b"question").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"question");
+    drop(far);
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"hello world");
+    assert!(ledger.active().is_some());
+    drop(stream);
+    let events = ledger.take();
+    assert_eq!(numbers(&events), [('o', 7), ('c', 7)]);
+    let hash = |bytes: &[u8]| <[u8; 32]>::try_from(digest(&SHA256, bytes).as_ref()).unwrap();
+    let why = "both sides ended it".to_owned();
+    let (hash_in, hash_out) = (hash(b"question"), hash(b"hello world"));
+    assert_eq!(events[1], Connection::Closed { number: 7, bytes_in: 8, bytes_out: 11, hash_in, hash_out, why });
+    let mut summary = ConnectionSummary::default();
+    events.iter().for_each(|event| summary.add(event));
+    let json = serde_json::to_value(&summary).unwrap();
+    assert_eq!(json["addresses"]["10.0.0.7:5432"]["bytesOut"], 11);
+    assert_eq!(json["listed"][0]["sha256Out"], hex::encode(hash_out));
+}
+
+#[tokio::test]
+async fn the_end_of_the_session_cuts_what_is_open_and_makes_nothing_new() {
+    use tokio::io::AsyncReadExt as _;
+
+    let ledger = Arc::new(Ledger::new(0, true));
+    let (mut stream, _far) = stream(&ledger);
+    let reading = tokio::spawn(async move {
+        let mut all = Vec::new();
+        let read = stream.read_to_end(&mut all).await;
+        (all, read.unwrap_err().kind(), stream)
+    });
+    // The reader has what came early and waits for more.
+    while ledger.active().is_none() {
+        tokio::task::yield_now().await;
+    }
+    ledger.end("the session was terminated");
+    let (all, kind, mut stream) = reading.await.unwrap();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionAborted);
+    assert!(all.is_empty() || all == b"hello");
+    assert!(stream.write_all(b"x").await.is_err());
+    drop(stream);
+    assert_eq!(numbers(&ledger.take()), [('o', 1), ('c', 1)]);
+    assert_eq!(ledger.attempt().err(), Some(PortError::Ended));
+}
+
+#[tokio::test]
+async fn places_are_free_when_the_hub_has_taken_their_ends() {
+    let ledger = Ledger::new(0, false);
+    let mut attempts: Vec<_> = (0..Ledger::MAX_CONNECTIONS).map(|_| ledger.attempt().unwrap()).collect();
+    assert_eq!(ledger.attempt().err(), Some(PortError::TooMany));
+    ledger.refused(attempts.pop().unwrap(), DESTINATION, "nobody listens");
+    // Until then what waits for the hub is bounded.
+    assert_eq!(ledger.attempt().err(), Some(PortError::TooMany));
+    assert_eq!(ledger.take().len(), 1);
+    drop(ledger.attempt().unwrap());
+    drop(attempts.pop());
+    assert!(ledger.attempt().is_ok());
+}
+
+#[test]
+fn a_summary_stays_small() {
+    let mut summary = ConnectionSummary::default();
+    for number in 0..1000 {
+        let address = format!("10.0.{}.7:22", number % 200);
+        summary.add(&Connection::Opened { number, destination: DESTINATION.into(), address });
+        let (hash_in, hash_out, why) = ([0; 32], [0; 32], "both sides ended it".to_owned());
+        summary.add(&Connection::Closed { number, bytes_in: 1, bytes_out: 2, hash_in, hash_out, why });
+    }
+    assert_eq!((summary.opened, summary.bytes_in, summary.bytes_out), (1000, 1000, 2000));
+    assert!(serde_json::to_vec(&summary).unwrap().len() < 32 * 1024);
+}
+
+#[test]
+fn what_a_node_says_is_cut_to_words() {
+    let refused =
+        Refused { code: "Conn\u{1b}[2JRefused".into(), message: "no\r\n\u{1b}[2J".into(), ..Refused::default() };
+    let expected = PortError::Refused { code: "Conn2JRefused".into(), message: "no[2J".into() };
+    assert_eq!(from_node(refused), expected);
+    assert_eq!(address(Accepted { address: "[::1]:22\u{7}".into(), ..Accepted::default() }), "[::1]:22");
+}

@@ -14,6 +14,7 @@ mod harness;
 
 mod contract;
 mod faults;
+mod ports;
 mod sessions;
 mod ssm_agent;
 mod terminal;

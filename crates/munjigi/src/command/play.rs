@@ -97,12 +97,13 @@ async fn export_text(api: &mut Api, mut recording: RecordingReader, raw: bool) -
     let mut out = io::stdout().lock();
     let mut sanitizer = Sanitizer::default();
     while let Some(events) = recording.next(api).await? {
-        for event in &events {
+        for event in events {
+            let event = told(event, "\n");
             if raw {
-                out.write_all(output_bytes(event)).context(CANNOT_WRITE)?;
+                out.write_all(output_bytes(&event)).context(CANNOT_WRITE)?;
             } else {
                 let mut safe = Vec::new();
-                sanitizer.filter(output_bytes(event), &mut safe);
+                sanitizer.filter(output_bytes(&event), &mut safe);
                 out.write_all(&safe).context(CANNOT_WRITE)?;
             }
         }
@@ -129,10 +130,18 @@ async fn export_cast(api: &mut Api, mut recording: RecordingReader) -> anyhow::R
     out.write_all(&lines).and_then(|()| out.flush()).context(CANNOT_WRITE)
 }
 
+/// Turns what happened to a connection into a line: a port session prints nothing else.
+fn told(event: Event, line_end: &str) -> Event {
+    let EventKind::Connection(connection) = &event.kind else { return event };
+    let bytes = Bytes::from(format!("{connection}{line_end}"));
+    Event { at: event.at, kind: EventKind::Output { stream: OutputStream::Stdout, offset: 0, bytes } }
+}
+
 async fn load(api: &mut Api, mut recording: RecordingReader) -> anyhow::Result<Vec<Event>> {
     let (mut all, mut kept) = (Vec::new(), 0);
     while let Some(events) = recording.next(api).await? {
         for event in events {
+            let event = told(event, "\r\n");
             kept += output_bytes(&event).len();
             if kept > MAX_REPLAY_BYTES {
                 bail!("the recording has more than {} MiB of output; use --text or --cast", MAX_REPLAY_BYTES >> 20);

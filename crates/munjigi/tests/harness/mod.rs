@@ -1,6 +1,7 @@
 //! Servers, agents, clients and a faulty network for tests. Each stops itself when it is dropped.
 
 pub(crate) mod cut;
+pub(crate) mod link;
 pub(crate) mod server;
 pub(crate) mod wait;
 

@@ -111,6 +111,9 @@ impl Channel {
             self.outgoing.acknowledged(acknowledge.acknowledged_message_sequence_number, now);
             Ok(())
         } else if message.kind == self.role.receives() {
+            if !outgoing::is_handshake(message.payload_type) {
+                self.outgoing.peer_spoke();
+            }
             self.incoming.receive(message, now);
             Ok(())
         } else {

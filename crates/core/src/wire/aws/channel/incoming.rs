@@ -157,4 +157,16 @@ impl Incoming {
         let waiting = self.ready.get(self.ready_acknowledged)?;
         Some(waiting.at.after(LATE))
     }
+
+    /// Number of the next message from the peer.
+    #[cfg(test)]
+    pub(super) const fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// How many messages wait to be taken, how many came early, how many acknowledgements wait.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize, usize) {
+        (self.ready.len(), self.early.len(), self.acknowledgements.len())
+    }
 }

@@ -16,6 +16,9 @@ pub struct ChannelLimits {
     /// Least time between two new messages of stream data, in milliseconds; 0: none.
     pub gap_ms: u64,
     /// Most bytes that are kept until they are taken, and again as many that came before their turn.
+    ///
+    /// INVARIANT: at least twice what an honest peer has in flight. What finds no room is refused, and a peer that has just
+    /// changed sockets may take a refusal for a number that is known here.
     pub receive: usize,
     /// Most messages that are kept until they are taken, and again as many that came before their turn.
     pub receive_messages: usize,

@@ -14,9 +14,12 @@ use super::{Full, MessageIds, Role};
 /// Most messages between the oldest that is not acknowledged and the newest: AWS's plugin keeps 10 000 that come early
 /// and drops what comes beyond.
 const MOST_AHEAD: usize = 8_000;
-/// How long an old message may stay without acknowledgement while newer ones on the same socket get theirs, in
-/// milliseconds; see [`Outgoing::forget_old_numbers`].
-const PATIENCE: u64 = 5_000;
+/// After how many attempts on a socket a message of an earlier one no longer keeps the next from being sent.
+const ATTEMPTS: usize = 3;
+/// Up to how many attempts the time from the first one to the acknowledgement counts as a measurement. On a socket an
+/// answer that came late is far more likely than a lost one, and a path slower than the first timeout would otherwise
+/// never be measured; more attempts speak for a peer that refused.
+const MEASURED_ATTEMPTS: u32 = 5;
 
 /// A message in the stream.
 #[derive(Debug)]
@@ -41,17 +44,16 @@ struct Sent {
     frame: Bytes,
     /// The socket on which it was sent first.
     first_epoch: u32,
-    /// How often it was sent on any socket.
-    transmissions: u32,
-    /// When it was sent last.
+    /// How often it was sent on the present socket.
+    attempts: u32,
+    /// When it was sent first and last on the present socket.
+    first_at: Millis,
     at: Millis,
     /// Its places in the order of all transmissions: first and last on the present socket.
     first_order: u64,
     last_order: u64,
     /// Counts towards what is in flight.
     in_flight: bool,
-    /// When something sent later on the present socket was first acknowledged.
-    passed: Option<Millis>,
 }
 
 /// The sending half of a channel.
@@ -65,7 +67,7 @@ pub(super) struct Outgoing {
     first: i64,
     /// How many entries, from the front, were sent on the present socket.
     sent: usize,
-    /// Bytes sent on the present socket that the peer may still be busy with.
+    /// Bytes sent on the present socket, and on no earlier one, that the peer may still be busy with.
     in_flight: usize,
     /// Bytes never sent.
     waiting: usize,
@@ -81,6 +83,8 @@ pub(super) struct Outgoing {
     window: Window,
     /// Before this nothing new is sent.
     not_before: Millis,
+    /// When the oldest message was acknowledged last.
+    progress: Millis,
 }
 
 impl Outgoing {
@@ -99,6 +103,7 @@ impl Outgoing {
             rtt: Rtt::default(),
             window: Window::new(&limits),
             not_before: Millis(0),
+            progress: Millis(0),
             limits,
         }
     }
@@ -136,7 +141,6 @@ impl Outgoing {
     /// Returns the next frame: the oldest one again if it is overdue, else the next one in order.
     pub(super) fn next_transmission(&mut self, now: Millis, unix_ms: u64, ids: &mut MessageIds) -> Option<Bytes> {
         if self.overdue().is_some_and(|due| due <= now) {
-            self.release_older_sockets();
             return self.transmit(0, now, unix_ms, ids);
         }
         // Acknowledged entries before the next one to send are behind a gap that an earlier socket left.
@@ -155,14 +159,39 @@ impl Outgoing {
     /// Tells whether the next entry may go out now.
     fn may_send(&self) -> bool {
         let Some(next) = self.entries.get(self.sent) else { return false };
-        let alone = self.sent == 0;
         // AWS's plugin looks for handshake messages only in order, and refuses without a word what comes before its
         // handler stands, or on a port before the first local connection: so one message at a time until the first is taken.
         // That bounds what it piles up behind the refused one, too.
         if !self.peer_is_ready || next.kind.is_handshake_of_agent() {
-            return alone;
+            return self.only_old_numbers();
         }
-        (self.in_flight == 0 || self.in_flight + next.bytes <= self.window.bytes()) && self.sent < MOST_AHEAD
+        let fits = self.in_flight == 0 || self.in_flight + next.bytes <= self.window.bytes();
+        // What an earlier socket carried already goes out at once: it fitted that socket's window.
+        (fits || matches!(next.state, State::Sent(_))) && self.sent < MOST_AHEAD
+    }
+
+    /// Tells whether nothing is out that the peer may still have to take: nothing at all, or messages of earlier sockets
+    /// that it does not answer because it had them already.
+    fn only_old_numbers(&self) -> bool {
+        let mut out = self.entries.iter().take(self.sent).filter_map(|entry| match &entry.state {
+            State::Sent(sent) => Some(sent),
+            State::Waiting(_) | State::Acknowledged => None,
+        });
+        let Some(oldest) = out.next() else { return true };
+        let mut wanted = ATTEMPTS;
+        for sent in out {
+            // Only the oldest is sent again, so each of its attempts speaks for one more.
+            wanted += 1;
+            if sent.first_epoch == self.epoch {
+                return false;
+            }
+        }
+        oldest.first_epoch < self.epoch && usize::try_from(oldest.attempts).is_ok_and(|attempts| attempts >= wanted)
+    }
+
+    /// The peer sent data of the session: its handler stands.
+    pub(super) const fn peer_spoke(&mut self) {
+        self.peer_is_ready = true;
     }
 
     fn transmit(&mut self, index: usize, now: Millis, unix_ms: u64, ids: &mut MessageIds) -> Option<Bytes> {
@@ -182,38 +211,39 @@ impl Outgoing {
             // sent as nothing.
             let frame = message.encode().unwrap_or_default();
             self.waiting -= entry.bytes;
+            self.in_flight += entry.bytes;
             let (first_epoch, first_order, last_order) = (self.epoch, self.order, self.order);
             entry.state = State::Sent(Sent {
                 frame,
                 first_epoch,
-                transmissions: 0,
+                attempts: 0,
+                first_at: now,
                 at: now,
                 first_order,
                 last_order,
-                in_flight: false,
-                passed: None,
+                in_flight: true,
             });
         }
         let State::Sent(sent) = &mut entry.state else { return None };
-        sent.transmissions = sent.transmissions.saturating_add(1);
+        sent.attempts = sent.attempts.saturating_add(1);
         sent.at = now;
         sent.last_order = self.order;
         if !again_on_this_socket {
             sent.first_order = self.order;
-            sent.in_flight = true;
-            self.in_flight += entry.bytes;
+            sent.first_at = now;
         }
         Some(sent.frame.clone())
     }
 
     /// Returns when the oldest message becomes overdue; only the oldest is ever sent again on the same socket, as by
-    /// AWS's programs: a socket loses nothing in the middle.
+    /// AWS's programs: a socket loses nothing in the middle. While older ones are being acknowledged it is not overdue
+    /// (RFC 6298, 5.3): a slow link would carry everything twice.
     fn overdue(&self) -> Option<Millis> {
         if self.sent == 0 {
             return None;
         }
         let State::Sent(sent) = &self.entries.front()?.state else { return None };
-        Some(sent.at.after(self.rtt.timeout(sent.transmissions, self.peer_is_ready)))
+        Some(sent.at.max(self.progress).after(self.rtt.timeout(sent.attempts, self.peer_is_ready)))
     }
 
     pub(super) fn next_timeout(&self) -> Option<Millis> {
@@ -229,8 +259,8 @@ impl Outgoing {
         let Some(entry) = self.entries.get_mut(index) else { return };
         let State::Sent(sent) = &entry.state else { return };
         let (bytes, order) = (entry.bytes, sent.first_order);
-        let measured = (sent.transmissions == 1).then(|| now.since(sent.at));
-        if on_this_socket && index == 0 && !is_handshake(entry.kind) {
+        let (attempts, took) = (sent.attempts, now.since(sent.first_at));
+        if index == 0 && !is_handshake(entry.kind) {
             self.peer_is_ready = true;
         }
         let in_flight = self.in_flight;
@@ -239,30 +269,44 @@ impl Outgoing {
         }
         entry.state = State::Acknowledged;
         self.open -= 1;
-        if let Some(milliseconds) = measured {
-            self.rtt.measured(milliseconds);
-            self.window.acknowledged(bytes, in_flight, milliseconds, now);
+        if index == 0 {
+            self.progress = now;
         }
         if on_this_socket {
-            self.pass(order, now);
+            if attempts <= MEASURED_ATTEMPTS {
+                self.rtt.measured(took);
+            }
+            if attempts == 1 {
+                self.window.acknowledged(bytes, in_flight, took, now);
+            }
+            self.pass(order);
         }
         self.drop_acknowledged();
-        self.forget_old_numbers(now);
     }
 
-    /// The socket keeps the order: what was sent on it before an acknowledged message has arrived too, acknowledged or
-    /// not, and is no longer in flight.
-    fn pass(&mut self, order: u64, now: Millis) {
+    /// A message with that place in the order was acknowledged. The socket keeps the order, so what was sent on it before
+    /// has arrived too, and is no longer in flight.
+    ///
+    /// AWS's plugin never acknowledges a number twice. If it got a message and its acknowledgement was lost with the
+    /// socket, no attempt will ever be answered, and waiting for it never ends. So a message that was first sent on an
+    /// earlier socket counts as delivered here: it has arrived again and was not taken, although the peer's handler stands
+    /// (handshake messages are taken without one). AWS's agent does acknowledge again; towards it nothing is given up.
+    fn pass(&mut self, order: u64) {
         for entry in self.entries.iter_mut().take(self.sent) {
             let State::Sent(sent) = &mut entry.state else { continue };
             if sent.first_order > order {
                 break;
             }
-            if sent.last_order < order {
-                sent.passed.get_or_insert(now);
-                if std::mem::take(&mut sent.in_flight) {
-                    self.in_flight -= entry.bytes;
-                }
+            if sent.last_order > order {
+                continue;
+            }
+            if std::mem::take(&mut sent.in_flight) {
+                self.in_flight -= entry.bytes;
+            }
+            let would_be_taken = self.peer_is_ready || is_handshake(entry.kind);
+            if would_be_taken && self.role == Role::Agent && sent.first_epoch < self.epoch {
+                entry.state = State::Acknowledged;
+                self.open -= 1;
             }
         }
     }
@@ -275,36 +319,6 @@ impl Outgoing {
         }
     }
 
-    /// AWS's plugin never acknowledges a number twice. If it got a message and its acknowledgement was lost with the
-    /// socket, no attempt will ever be answered, and waiting for it never ends. A message is taken for delivered when it
-    /// was first sent on an earlier socket, the peer's handler stood by then, and messages sent after it on this socket
-    /// have been acknowledged for [`PATIENCE`]: a peer that still wanted it would have taken it long ago. AWS's agent does
-    /// acknowledge again, so nothing is forgotten towards it.
-    fn forget_old_numbers(&mut self, now: Millis) {
-        while let Some(Entry { state: State::Sent(sent), .. }) = self.entries.front() {
-            let waited = sent.passed.is_some_and(|since| now.since(since) >= PATIENCE);
-            if !(waited && self.role == Role::Agent && self.peer_is_ready && sent.first_epoch < self.epoch) {
-                return;
-            }
-            if let Some(entry) = self.entries.front_mut() {
-                entry.state = State::Acknowledged;
-                self.open -= 1;
-            }
-            self.drop_acknowledged();
-        }
-    }
-
-    /// When the oldest is overdue, what was in flight on an earlier socket may be old numbers to the peer, never to be
-    /// acknowledged: they must not keep newer data out of the window.
-    fn release_older_sockets(&mut self) {
-        for entry in self.entries.iter_mut().take(self.sent) {
-            let State::Sent(sent) = &mut entry.state else { continue };
-            if sent.first_epoch < self.epoch && std::mem::take(&mut sent.in_flight) {
-                self.in_flight -= entry.bytes;
-            }
-        }
-    }
-
     /// Begins a socket: everything not acknowledged goes out again, in order, through a new window.
     pub(super) fn resume(&mut self, now: Millis) {
         self.epoch = self.epoch.saturating_add(1);
@@ -314,14 +328,14 @@ impl Outgoing {
         self.not_before = now;
         for entry in &mut self.entries {
             if let State::Sent(sent) = &mut entry.state {
+                sent.attempts = 0;
                 sent.in_flight = false;
-                sent.passed = None;
             }
         }
     }
 }
 
-const fn is_handshake(kind: PayloadType) -> bool {
+pub(super) const fn is_handshake(kind: PayloadType) -> bool {
     kind.is_handshake_of_agent() || matches!(kind, PayloadType::HandshakeResponse | PayloadType::EncChallengeResponse)
 }
 

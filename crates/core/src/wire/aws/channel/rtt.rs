@@ -29,14 +29,14 @@ impl Rtt {
         });
     }
 
-    /// Returns how long to wait after the given transmission (1: the first) of a message.
-    pub(super) fn timeout(&self, transmissions: u32, peer_is_ready: bool) -> u64 {
+    /// Returns how long to wait after the given attempt (1: the first) at sending a message.
+    pub(super) fn timeout(&self, attempts: u32, peer_is_ready: bool) -> u64 {
         let least = if peer_is_ready { LEAST_TIMEOUT } else { LEAST_PROBE };
         let base = match self.estimate {
             None => FIRST_TIMEOUT,
             Some((time, deviation)) => (time / 8 + (deviation / 2).max(GRANULARITY)).max(least),
         };
-        let doubled = base.saturating_mul(1 << transmissions.saturating_sub(1).min(16));
+        let doubled = base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
         doubled.min(base.max(MOST_TIMEOUT))
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_timeout_begins_at_200_ms_doubles_and_stops_at_a_second() {
         let rtt = Rtt::default();
-        let timeouts: Vec<u64> = (1..6).map(|transmissions| rtt.timeout(transmissions, true)).collect();
+        let timeouts: Vec<u64> = (1..6).map(|attempts| rtt.timeout(attempts, true)).collect();
         assert_eq!(timeouts, [200, 400, 800, 1000, 1000]);
         assert_eq!(rtt.timeout(u32::MAX, true), 1000);
     }

@@ -1,9 +1,8 @@
 //! Numbers, acknowledgements and order, one message at a time.
 
 use super::super::*;
+use super::NOON;
 use crate::wire::aws::message::Reader;
-
-const NOON: u64 = 1_700_000_000_000;
 
 fn channel(role: Role) -> Channel {
     Channel::new(role, [7; 16], ChannelLimits::towards_plugin())

@@ -36,7 +36,8 @@ fn double(server: &TestServer, name: &str) -> Command {
 fn join(server: &TestServer, name: &str, fault: &str) -> AwsAgent {
     let (id, code) = server.activation();
     let mut command = double(server, name);
-    command.args(["--id", &id, "--code", &code, "--fault", fault]);
+    // A code may begin with a hyphen.
+    command.args(["--id", &id, &format!("--code={code}"), "--fault", fault]);
     let (process, node) = Running::start(&mut command, "ready ");
     wait_for("the node to be connected", || (node_line(server, name)?["state"] == "Online").then_some(()));
     AwsAgent { process, node }
@@ -188,6 +189,29 @@ fn an_agent_that_does_not_answer_fails_the_start_and_one_that_cannot_says_why() 
 }
 
 #[test]
+fn a_node_reaches_no_channel_of_another_node_or_session() {
+    let server = TestServer::start();
+    let agent = join(&server, "aws-1", "");
+    let mut terminal = Terminal::start(&server, 24, 80, &["shell", "aws-1"]);
+    terminal.type_in("echo be''gin\n");
+    terminal.expect("begin");
+    let session = newest(&server)["id"].as_str().unwrap().to_owned();
+    let (id, code) = server.activation();
+    let tried = success(double(&server, "thief").args(["--id", &id, &format!("--code={code}"), "--steal"]).args([
+        format!("/v1/control-channel/{}", agent.node),
+        format!("/v1/data-channel/{session}"),
+        "/v1/data-channel/nobody-0123456789abcdef0".to_owned(),
+    ]));
+    assert!(!tried.contains("stolen"), "{tried}");
+    assert_eq!(tried.matches("<AccessDeniedException>").count(), 1, "{tried}");
+    assert_eq!(tried.matches("Session is already terminated").count(), 2, "{tried}");
+    // The one who was to be robbed has noticed nothing.
+    terminal.type_in("echo still''here; exit\n");
+    terminal.expect("stillhere");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
 fn a_restart_of_the_server_ends_running_sessions_with_a_reason_and_the_node_comes_back() {
     let mut server = TestServer::start();
     let _agent = join(&server, "aws-1", "");
@@ -206,7 +230,7 @@ fn a_restart_of_the_server_ends_running_sessions_with_a_reason_and_the_node_come
 fn an_operator_can_keep_the_agents_of_aws_out() {
     let server = TestServer::with_config("[nodes]\naws_agents = false\n");
     let (id, code) = server.activation();
-    let refused = output(double(&server, "aws-1").args(["--id", &id, "--code", &code]));
+    let refused = output(double(&server, "aws-1").args(["--id", &id, &format!("--code={code}")]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("nodes.aws_agents"), "{refused:?}");
     assert!(node_line(&server, "aws-1").is_none());

@@ -130,6 +130,22 @@ class Agent:
             raise PermissionError(answer.decode())
         return ElementTree.fromstring(answer).findtext("TokenValue")
 
+    def steal(self, path):
+        """Asks for a channel of somebody else, then for a socket with made-up tokens and with one of its own."""
+        body = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "ClientId": ""}
+        try:
+            self.create_channel(path, body)
+            print("stolen", path, flush=True)
+        except PermissionError as error:
+            print("refused", error, flush=True)
+        own = self.create_channel(f"/v1/control-channel/{self.node}", body)
+        for target, token in [(path, "made-up"), (path, own), (f"/v1/control-channel/{self.node}", "made-up")]:
+            try:
+                self.open_channel(target, body | {"TokenValue": token}).receive()
+                print("stolen", target, flush=True)
+            except ConnectionError as error:
+                print("refused", error, flush=True)
+
     def open_channel(self, target, first):
         headers = {"host": self.http.authority}
         self.sign("GET", target, headers, b"", "ssmmessages")
@@ -192,6 +208,7 @@ def main():
     parser.add_argument("--code", default="")
     parser.add_argument("--name", default="aws-1")
     parser.add_argument("--fault", default="", choices=["", "deaf", "garbage"])
+    parser.add_argument("--steal", nargs="*", default=[], help="channels of others to ask for, then leave")
     agent = Agent(parser.parse_args())
 
     def break_channels(*_):
@@ -208,6 +225,10 @@ def main():
     signal.signal(signal.SIGTERM, leave)
     agent.register()
     agent.start_up()
+    for path in agent.options.steal:
+        agent.steal(path)
+    if agent.options.steal:
+        return
     while True:
         try:
             agent.serve()

@@ -176,7 +176,8 @@ fn open(
     node: NodeId,
     place: Place,
 ) -> Response<Body> {
-    let terms = Terms { max_message: MAX_MESSAGE, ..Terms::default() };
+    // The agent pings every 54 s by itself, and what it sends counts: one that lives is never asked.
+    let terms = Terms { max_message: MAX_MESSAGE, ping_interval: Duration::from_secs(60), ..Terms::default() };
     let (response, upgrading) = match websocket::upgrade(&mut request, terms) {
         Ok(accepted) => accepted,
         Err(refusal) => return *refusal,

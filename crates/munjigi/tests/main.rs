@@ -13,6 +13,7 @@
 mod harness;
 
 mod contract;
+mod documents;
 mod faults;
 mod ports;
 mod sessions;

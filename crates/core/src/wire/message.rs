@@ -103,6 +103,20 @@ pub struct OpenSession {
     /// Where the connections of a port session go; absent for a shell or a command.
     #[prost(message, optional, tag = "9")]
     pub port: Option<PortWish>,
+    /// Parameters of the document; a name that stands twice has two values.
+    #[prost(message, repeated, tag = "10")]
+    pub parameters: Vec<Parameter>,
+}
+
+/// A parameter of a session document with one value.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Parameter {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// What a port session connects to.

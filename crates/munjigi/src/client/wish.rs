@@ -1,7 +1,7 @@
 //! What a client wants of a session and how the session ended for it: the words around `session`'s loop.
 
 use munjigi_core::session::{EndReason, ExitStatus, Signal};
-use munjigi_core::wire::message::{AttachSession, End, OpenSession, Pty, open::Wish};
+use munjigi_core::wire::message::{AttachSession, End, OpenSession, Parameter, Pty, open::Wish};
 
 use super::terminal;
 
@@ -18,6 +18,10 @@ pub(crate) enum Start {
         os_user: String,
         /// Why.
         reason: String,
+        /// Session document; empty for the default one.
+        document: String,
+        /// Its parameters.
+        parameters: Vec<Parameter>,
     },
     /// Go on with a session that runs.
     Attach {
@@ -43,9 +47,9 @@ impl Start {
     /// Returns the wish for the first stream. `token` makes a repeated wish the same one for the server.
     pub(crate) fn wish(&self, token: &str, pty: Option<Pty>) -> Wish {
         match self {
-            Self::New { target, command, os_user, reason } => Wish::Session(OpenSession {
+            Self::New { target, command, os_user, reason, document, parameters } => Wish::Session(OpenSession {
                 target: target.clone(),
-                document: String::new(),
+                document: document.clone(),
                 reason: reason.clone(),
                 command: command.clone(),
                 os_user: os_user.clone(),
@@ -53,6 +57,7 @@ impl Start {
                 environment: terminal::environment(),
                 client_token: token.to_owned(),
                 port: None,
+                parameters: parameters.clone(),
             }),
             Self::Attach { session_id, from_start } => Wish::Attach(AttachSession {
                 session_id: session_id.clone(),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use munjigi_core::wire::message::Parameter;
 
 use super::{Finish, ls, resolve};
 use crate::cli::Where;
@@ -18,13 +19,15 @@ use crate::client::wish::{Face, Start};
 /// Open a recorded shell on a node
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  munjigi shell web-1\n  munjigi shell tag:Role=db --reason 'ticket 4711'\n  \
-    echo uptime | munjigi shell web-1\n\nAt the beginning of a line ~. ends the session, ~d leaves it running, ~? helps.\n\
+    echo uptime | munjigi shell web-1\n  munjigi shell web-1 --document Tail --parameter unit=nginx\n\nAt the beginning of a line ~. ends the session, ~d leaves it running, ~? helps.\n\
     The exit status is the shell's; 255 if there was none.")]
 pub(crate) struct Arguments {
     /// The node: a name, an id, the head of an id, or tag:Key=Value; without it a list to choose from
     node: Option<String>,
     #[command(flatten)]
     options: SessionOptions,
+    #[command(flatten)]
+    document: DocumentOptions,
     /// A command instead of the login shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -49,6 +52,22 @@ pub(crate) struct SessionOptions {
     no_tty: bool,
 }
 
+/// Which session document is started.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DocumentOptions {
+    /// Session document to start, by name or ARN; it brings its own command
+    #[arg(long, value_name = "NAME", conflicts_with = "command")]
+    pub(crate) document: Option<String>,
+    /// Parameter of the document; may stand several times
+    #[arg(long = "parameter", value_name = "NAME=VALUE", requires = "document", value_parser = parameter)]
+    parameters: Vec<Parameter>,
+}
+
+fn parameter(text: &str) -> Result<Parameter, String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok(Parameter { name: name.to_owned(), value: value.to_owned() })
+}
+
 impl SessionOptions {
     /// Decides what the program is connected to. A shell has a terminal if our input is one, as with `ssh`; a command
     /// only if nothing of ours goes to a pipe or file, where standard error must stay apart.
@@ -71,7 +90,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         Some(node) => node,
         None => choose(&context).await?,
     };
-    start(context, target, arguments.command, &arguments.options).await
+    start(context, target, arguments.command, &arguments.options, arguments.document).await
 }
 
 /// Starts a session and stays with it until it ends.
@@ -80,13 +99,16 @@ pub(super) async fn start(
     target: String,
     command: Vec<String>,
     options: &SessionOptions,
+    document: DocumentOptions,
 ) -> anyhow::Result<Finish> {
-    let face = options.face(!command.is_empty());
+    let face = options.face(!command.is_empty() || document.document.is_some());
     let start = Start::New {
         target,
         command,
         os_user: options.user.clone().unwrap_or_default(),
         reason: options.reason.clone().unwrap_or_default(),
+        document: document.document.unwrap_or_default(),
+        parameters: document.parameters,
     };
     Ok(Finish::Session(session::run(Rc::new(context), start, face).await?))
 }

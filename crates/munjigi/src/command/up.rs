@@ -124,6 +124,8 @@ async fn work(arguments: Arguments, context: Context, node_id: String) -> anyhow
         command,
         os_user: arguments.options.user.unwrap_or(own_user()?),
         reason: arguments.options.reason.unwrap_or_default(),
+        document: String::new(),
+        parameters: Vec::new(),
     };
     let outcome = session::run(context, start, face).await?;
     if demonstrate {

@@ -1,5 +1,6 @@
 //! Serves an authenticated link: the streams that a client opens, and the sessions that a node brings back.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use munjigi_core::grant::Epoch;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
-use munjigi_core::wire::message::{Accepted, AttachSession, Connect, End, OpenSession, Pty, Refused, Rejoin, open};
+use munjigi_core::wire::message::{
+    Accepted, AttachSession, Connect, End, OpenSession, Parameter, Pty, Refused, Rejoin, open,
+};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
 use tokio::io::AsyncReadExt as _;
@@ -88,7 +91,8 @@ fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
 }
 
 async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenSession) {
-    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token, port } = wish;
+    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token, port, parameters } =
+        wish;
     let terminal = pty.as_ref().and_then(Pty::size);
     let term = pty.as_ref().map(|pty| pty.term.clone()).unwrap_or_default();
     if pty.is_some() && (terminal.is_none() || !environment_allowed("TERM", &term)) {
@@ -105,7 +109,11 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
         None => None,
     };
     let native = NativeStart { command, os_user, terminal, term, port };
-    let input = StartSessionInput::native(target, document, reason, native);
+    let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Parameter { name, value } in parameters {
+        given.entry(name).or_default().push(value);
+    }
+    let input = StartSessionInput { parameters: given, ..StartSessionInput::native(target, document, reason, native) };
     let granted = server.gateway.starts.of(caller.principal().arn.as_str(), &client_token, Instant::now());
     let mut is_first = false;
     let started = granted.get_or_try_init(async || {

@@ -161,6 +161,9 @@ pub(crate) fn check(name: &str, content: &str, format: Option<Format>) -> Result
             "$.sessionType: {PREFERENCES} holds the account's preferences: sessionType Standard_Stream, without parameters"
         )));
     }
+    for warning in document.warnings() {
+        tracing::warn!(document = name, "{warning}");
+    }
     Ok(document)
 }
 

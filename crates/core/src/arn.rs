@@ -116,6 +116,21 @@ impl Deployment {
         self.iam("role", path, name)
     }
 
+    /// Returns the name of a session of a role; the role's path stands nowhere in it.
+    pub fn assumed_role(&self, role: &str, session: &str) -> Arn {
+        Arn(format!("arn:aws:sts::{}:assumed-role/{role}/{session}", self.account).into())
+    }
+
+    /// Returns the name of a virtual MFA device; `path` begins and ends with `/`.
+    pub fn mfa(&self, path: &str, name: &str) -> Arn {
+        self.iam("mfa", path, name)
+    }
+
+    /// Returns the name of an OpenID Connect provider; `host` is its URL without the scheme.
+    pub fn oidc_provider(&self, host: &str) -> Arn {
+        self.iam("oidc-provider", "/", host)
+    }
+
     /// Returns the name of a managed policy; `path` begins and ends with `/`.
     pub fn policy(&self, path: &str, name: &str) -> Arn {
         self.iam("policy", path, name)

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use munjigi_core::policy::PolicyList;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -179,7 +180,7 @@ pub enum Access {
 }
 
 /// One action on one resource that must be allowed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Requirement {
     /// For example `iam:CreateUser`.
     pub action: &'static str,
@@ -187,6 +188,8 @@ pub struct Requirement {
     pub resource: String,
     /// CloudFormation-style type for the audit record, for example `AWS::IAM::User`.
     pub resource_type: Option<&'static str>,
+    /// The resource's own policy, which must let the caller or its account in.
+    pub(crate) guard: Option<Arc<PolicyList>>,
     /// Condition keys beside the global ones.
     pub(crate) context: Vec<(String, Vec<String>, Values)>,
 }
@@ -201,7 +204,7 @@ pub(crate) enum Values {
 impl Requirement {
     /// Requires an action on a resource.
     pub fn new(action: &'static str, resource: impl ToString) -> Self {
-        Self { action, resource: resource.to_string(), resource_type: None, context: Vec::new() }
+        Self { action, resource: resource.to_string(), resource_type: None, guard: None, context: Vec::new() }
     }
 
     /// Requires an action that has no resource type.
@@ -213,6 +216,13 @@ impl Requirement {
     #[must_use]
     pub fn of_type(mut self, resource_type: &'static str) -> Self {
         self.resource_type = Some(resource_type);
+        self
+    }
+
+    /// Has the resource guarded by its own policy, without which nobody gets in: a role by its trust policy.
+    #[must_use]
+    pub fn guarded_by(mut self, policy: Arc<PolicyList>) -> Self {
+        self.guard = Some(policy);
         self
     }
 

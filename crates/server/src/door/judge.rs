@@ -2,6 +2,8 @@
 //!
 //! The one decision function of the server (T-55): API, link and the re-judging of running sessions all come here.
 
+use std::borrow::Cow;
+
 use munjigi_core::policy::{self, Context, Decision};
 
 use super::RequestMeta;
@@ -31,13 +33,18 @@ pub fn judge(
     let mut decided = Vec::with_capacity(requirements.len());
     for requirement in requirements {
         let mut asked = question(server, principal, requirement.action, &requirement.resource, request);
+        let mut policies = Cow::Borrowed(&principal.policies);
+        if let Some(guard) = &requirement.guard {
+            policies.to_mut().resource = Some(guard.clone());
+            asked.resource_policy_required = true;
+        }
         for (key, values, kind) in &requirement.context {
             match (kind, values.as_slice()) {
                 (Values::Single, [value]) => asked.context.set(key, value.as_str()),
                 _ => asked.context.set_many(key, values.iter().map(String::as_str)),
             };
         }
-        let decision = policy::evaluate(&principal.policies, &asked);
+        let decision = policy::evaluate(&policies, &asked);
         let denial = (!decision.is_allowed()).then(|| Denial {
             reason: decision.code(),
             message: decision.reason(principal.arn.as_str(), requirement.action, &requirement.resource),
@@ -74,7 +81,7 @@ fn asker(server: &Server, principal: &Principal) -> policy::Principal {
         kind: principal.kind,
         arn: principal.arn.to_string(),
         account: server.deployment.account.to_string(),
-        source_arn: None,
+        source_arn: principal.role().map(|role| role.arn.to_string()),
         unique_id: principal.unique_id.as_ref().map(ToString::to_string),
     }
 }
@@ -126,6 +133,7 @@ fn context(principal: &Principal, account: &str, request: &RequestMeta) -> Conte
     let mut context = Context::new();
     match principal.kind {
         PrincipalKind::User => context.set("aws:username", &*principal.name).set("aws:PrincipalType", "User"),
+        PrincipalKind::AssumedRole => context.set("aws:PrincipalType", "AssumedRole"),
         PrincipalKind::Service => context.set("aws:PrincipalType", "Service"),
         _ => context.set("aws:PrincipalType", "Anonymous"),
     };
@@ -138,9 +146,17 @@ fn context(principal: &Principal, account: &str, request: &RequestMeta) -> Conte
             context.set("aws:MultiFactorAuthAge", request.time.since(proved).as_secs().to_string());
         }
     }
+    if let Some(session) = principal.role_session() {
+        if let Some(source) = &session.source_identity {
+            context.set("aws:SourceIdentity", source.as_str());
+        }
+        if let Some(web) = &session.web_identity {
+            context.set("aws:FederatedProvider", web.provider.as_str());
+        }
+    }
     context
         .set("aws:userid", principal.user_id())
-        .set("aws:PrincipalArn", principal.arn.as_str())
+        .set("aws:PrincipalArn", principal.role().map_or(principal.arn.as_str(), |role| role.arn.as_str()))
         .set("aws:PrincipalAccount", account)
         .set("aws:PrincipalIsAWSService", "false")
         .set("aws:ViaAWSService", "false")

@@ -1,8 +1,8 @@
 //! The audit record of a call, filled field for field (aws-api E.1, E.2). Limits and escaping are `core::audit`'s.
 
 use munjigi_core::audit::{
-    AuditRecord, EVENT_VERSION, EventType, Resource, SessionAttributes, SessionContext, TlsDetails, UserIdentity,
-    UserType, parameters,
+    AuditRecord, EVENT_VERSION, EventType, Resource, SessionAttributes, SessionContext, SessionIssuer, TlsDetails,
+    UserIdentity, UserType, WebIdentityFederationData, parameters,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Effect, Operation, Service, Wire};
 use crate::identity::session_token::Statement;
-use crate::identity::{Caller, PrincipalKind};
+use crate::identity::{Caller, Principal, PrincipalKind};
 
 /// Who called, as far as is known.
 #[derive(Clone, Copy)]
@@ -186,21 +186,39 @@ fn identity(who: Who<'_>, account: &str) -> UserIdentity {
         arn: Some(principal.arn.to_string()),
         account_id: Some(account.to_owned()),
         access_key_id: caller.access_key().map(ToString::to_string),
-        session_context: principal.statement().map(|statement| session_context(statement)),
+        session_context: principal.statement().map(|statement| session_context(principal, statement, account)),
         ..UserIdentity::default()
     };
     match principal.kind {
         PrincipalKind::User => {
             UserIdentity { kind: UserType::IAMUser, user_name: Some(principal.name.to_string()), ..named }
         }
+        PrincipalKind::AssumedRole => UserIdentity { kind: UserType::AssumedRole, ..named },
         // As AWS shows its own agent: by the role that its node runs under.
         PrincipalKind::Service => UserIdentity { kind: UserType::AssumedRole, ..named },
         _ => UserIdentity::default(),
     }
 }
 
-fn session_context(statement: &Statement) -> SessionContext {
+fn session_context(principal: &Principal, statement: &Statement, account: &str) -> SessionContext {
+    let session = principal.role_session();
+    let web = session.and_then(|session| session.web_identity.as_ref());
     SessionContext {
+        session_issuer: principal.role().map(|role| SessionIssuer {
+            kind: "Role".to_owned(),
+            principal_id: role.id.to_string(),
+            arn: role.arn.to_string(),
+            account_id: account.to_owned(),
+            user_name: role.name.to_string(),
+        }),
+        web_id_federation_data: web.map(|web| WebIdentityFederationData {
+            federated_provider: web.provider.to_string(),
+            attributes: [("sub", &web.subject), ("aud", &web.audience)]
+                .map(|(name, value)| (name.to_owned(), Value::String(value.clone())))
+                .into_iter()
+                .collect(),
+        }),
+        source_identity: session.and_then(|session| session.source_identity.clone()),
         attributes: Some(SessionAttributes {
             creation_date: statement.issued.to_iso_seconds(),
             mfa_authenticated: statement.mfa.is_some().to_string(),

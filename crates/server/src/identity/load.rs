@@ -8,8 +8,8 @@ use munjigi_core::arn::{Arn, Deployment};
 use munjigi_core::id::UniqueId;
 use munjigi_core::policy::{NamedPolicy, Policy, PolicyKind, PolicyList, PolicySet};
 
-use super::{AccessKey, LoadedIdentities, Principal, PrincipalKind};
-use crate::store::{IdentityRows, User};
+use super::{AccessKey, LoadedIdentities, Principal, PrincipalKind, Role, trust};
+use crate::store::{self, IdentityRows, User};
 
 /// The policies of all owners, each document parsed once.
 pub(crate) struct Compiler<'r> {
@@ -28,7 +28,8 @@ impl<'r> Compiler<'r> {
             managed.map(|policy| (policy.arn.as_str(), named(policy.arn.as_str(), &policy.document, KIND))).collect();
         let users = rows.users.iter().map(|user| (&user.id, deployment.user(&user.path, &user.name)));
         let groups = rows.groups.iter().map(|group| (&group.id, deployment.group(&group.path, &group.name)));
-        let inline = users.chain(groups).filter_map(|(id, arn)| {
+        let roles = rows.roles.iter().map(|role| (&role.id, deployment.role(&role.path, &role.name)));
+        let inline = users.chain(groups).chain(roles).filter_map(|(id, arn)| {
             let policies = rows.inline.get(id)?.iter();
             let policies = policies.map(|policy| named(&format!("{arn}/{}", policy.name), &policy.document, KIND));
             Some((id, policies.collect()))
@@ -43,16 +44,36 @@ impl<'r> Compiler<'r> {
         owners.flat_map(|owner| self.owner_policies(owner)).collect()
     }
 
-    /// Returns the policies that hang on one user or group.
+    /// Returns the policies that hang on one user, group or role.
     pub(crate) fn owner_policies(&self, owner: &UniqueId) -> impl Iterator<Item = NamedPolicy> {
         let inline = self.inline.get(owner).into_iter().flatten().cloned();
         let attached = self.rows.attachments.get(owner).into_iter().flatten();
         inline.chain(attached.map(|arn| self.managed(arn)))
     }
 
-    /// Returns the permissions boundary of a user.
-    pub(crate) fn boundary(&self, user: &User) -> Option<Arc<PolicyList>> {
-        user.boundary.as_ref().map(|arn| Arc::new(PolicyList::new([self.managed(arn)])))
+    /// Returns the permissions boundary of a user or role.
+    pub(crate) fn boundary(&self, boundary: Option<&Arn>) -> Option<Arc<PolicyList>> {
+        boundary.map(|arn| Arc::new(PolicyList::new([self.managed(arn)])))
+    }
+
+    /// Compiles a role.
+    fn role(&self, role: &store::Role, arn: Arn) -> Role {
+        let tags = self.rows.owner_tags.get(&role.id).into_iter().flatten();
+        let trust = named(arn.as_str(), &trust::evaluated(&role.trust), PolicyKind::Trust);
+        Role {
+            id: role.id.clone(),
+            name: role.name.as_str().into(),
+            path: role.path.as_str().into(),
+            arn,
+            tags: tags.map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+            policies: PolicySet {
+                identity: Arc::new(PolicyList::new(self.owner_policies(&role.id))),
+                boundary: self.boundary(role.boundary.as_ref()),
+                ..PolicySet::default()
+            },
+            trust: Arc::new(PolicyList::new([trust])),
+            max_session: role.max_session,
+        }
     }
 
     /// A policy that is named and not there denies, as one that cannot be read.
@@ -68,7 +89,7 @@ const KIND: PolicyKind = PolicyKind::Identity;
 pub(super) fn compile(rows: IdentityRows, deployment: &Deployment) -> LoadedIdentities {
     let compiler = Compiler::new(&rows, deployment);
     let principals = rows.users.iter().map(|user| {
-        let tags = rows.user_tags.get(&user.id).into_iter().flatten();
+        let tags = rows.owner_tags.get(&user.id).into_iter().flatten();
         Principal {
             kind: PrincipalKind::User,
             arn: deployment.user(&user.path, &user.name),
@@ -78,23 +99,26 @@ pub(super) fn compile(rows: IdentityRows, deployment: &Deployment) -> LoadedIden
             tags: tags.map(|tag| (tag.key.clone(), tag.value.clone())).collect::<BTreeMap<_, _>>(),
             policies: PolicySet {
                 identity: Arc::new(PolicyList::new(compiler.identity_policies(user))),
-                boundary: compiler.boundary(user),
+                boundary: compiler.boundary(user.boundary.as_ref()),
                 ..PolicySet::default()
             },
             session: None,
         }
     });
     let principals = principals.collect();
+    let roles = rows.roles.iter().map(|role| compiler.role(role, deployment.role(&role.path, &role.name))).collect();
+    let managed = compiler.managed.iter().map(|(arn, policy)| ((*arn).into(), policy.clone())).collect();
     let keys = rows.access_keys.into_iter().map(|key| AccessKey {
         id: key.id,
         owner: key.owner,
         active: key.active,
         sealed_secret: key.sealed_secret,
     });
-    LoadedIdentities { principals, keys: keys.collect() }
+    LoadedIdentities { principals, roles, managed, keys: keys.collect() }
 }
 
-fn named(id: &str, document: &str, kind: PolicyKind) -> NamedPolicy {
+/// Compiles a policy; one that cannot be read denies everything it takes part in.
+pub(super) fn named(id: &str, document: &str, kind: PolicyKind) -> NamedPolicy {
     match Policy::parse(document, kind) {
         Ok(policy) => NamedPolicy::new(id, Arc::new(policy)),
         Err(error) => {
@@ -143,7 +167,7 @@ mod tests {
             let user = &rows.users[0];
             let set = PolicySet {
                 identity: Arc::new(PolicyList::new(compiler.identity_policies(user))),
-                boundary: compiler.boundary(user),
+                boundary: compiler.boundary(user.boundary.as_ref()),
                 ..PolicySet::default()
             };
             let asker = Asker {

@@ -4,14 +4,17 @@ mod authenticate;
 mod load;
 mod node_key;
 mod principal;
+mod role;
 mod session;
 pub mod session_token;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trust;
 
 pub(crate) use authenticate::{Authenticated, Authenticator, Unauthenticated};
 pub(crate) use load::Compiler;
 pub(crate) use node_key::authenticate_node;
 pub use principal::{Caller, Principal, PrincipalKind, Session};
+pub use role::Role;
 pub use snapshot::{AccessKey, Identities, LoadedIdentities};

@@ -8,7 +8,8 @@ use munjigi_core::id::{AccessKeyId, NodeId, UniqueId};
 use munjigi_core::policy::PolicySet;
 pub use munjigi_core::policy::PrincipalKind;
 
-use super::session_token::{StandsFor, Statement};
+use super::Role;
+use super::session_token::{RoleSession, StandsFor, Statement};
 
 /// Somebody who can act.
 #[derive(Debug)]
@@ -17,9 +18,9 @@ pub struct Principal {
     pub kind: PrincipalKind,
     /// Its name as a resource.
     pub arn: Arn,
-    /// Its unchanging id; `None` for nodes and the anonymous principal.
+    /// Its unchanging id, of role sessions that of the role; `None` for nodes and the anonymous principal.
     pub unique_id: Option<UniqueId>,
-    /// Its name for people: the user name.
+    /// Its name for people: the user name, or the name of a role session.
     pub name: Box<str>,
     /// Its path, `/` or `/…/`.
     pub path: Box<str>,
@@ -38,10 +39,12 @@ pub struct Session {
     pub statement: Arc<Statement>,
     /// `aws:userid`.
     pub user_id: Box<str>,
+    /// The role, of role sessions.
+    pub role: Option<Arc<Role>>,
 }
 
 impl Principal {
-    /// Returns `aws:userid`: the unique id of a user.
+    /// Returns `aws:userid`: the unique id of a user, `AROA…:name` of a role session.
     pub fn user_id(&self) -> &str {
         match &self.session {
             Some(session) => &session.user_id,
@@ -58,7 +61,20 @@ impl Principal {
     pub fn node(&self) -> Option<&NodeId> {
         match self.statement()?.who {
             StandsFor::Node(ref node) => Some(node),
-            StandsFor::User(_) => None,
+            StandsFor::User(_) | StandsFor::Role(_) => None,
+        }
+    }
+
+    /// Returns the role, of role sessions.
+    pub fn role(&self) -> Option<&Arc<Role>> {
+        self.session.as_ref()?.role.as_ref()
+    }
+
+    /// Returns what is special to a role session.
+    pub fn role_session(&self) -> Option<&RoleSession> {
+        match self.statement()?.who {
+            StandsFor::Role(ref session) => Some(session),
+            StandsFor::User(_) | StandsFor::Node(_) => None,
         }
     }
 }

@@ -10,13 +10,14 @@ use anyhow::Context as _;
 use aws_lc_rs::{hkdf, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use munjigi_core::arn::Arn;
 use munjigi_core::id::{AccessKeyId, NodeId, UniqueId, base32_id};
 use munjigi_core::secret::{MasterKey, MasterKeys, Place, Secret, open_secret, seal_secret};
 use munjigi_core::sigv4::SecretKey;
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Store;
+use crate::store::{Store, Tag};
 
 /// Longest token, in characters (aws-api B.5).
 pub const MAX_TOKEN: usize = 4096;
@@ -53,8 +54,59 @@ pub struct Statement {
 pub enum StandsFor {
     /// A user, by its unchanging id (`GetSessionToken`).
     User(UniqueId),
+    /// A session of a role.
+    Role(Box<RoleSession>),
     /// AWS's agent on a node.
     Node(NodeId),
+}
+
+/// A session of a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSession {
+    /// The role, by its unchanging id.
+    pub role: UniqueId,
+    /// The name that the caller gave the session.
+    pub name: String,
+    /// Tags that were passed or inherited; they stand over those of the role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+    /// Keys of the tags that sessions made with this one inherit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transitive: Vec<String>,
+    /// The policies that were passed; `None` if none were, which limits nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<SessionPolicies>,
+    /// Who is behind it, as first said; every session made with this one carries it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+    /// The web identity that it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_identity: Option<WebIdentity>,
+}
+
+/// Policies passed when a session was made: it may do no more than they and its role allow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionPolicies {
+    /// A document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// Managed policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed: Vec<Arn>,
+}
+
+/// Whom an OpenID Connect provider vouched for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebIdentity {
+    /// The provider's resource name.
+    pub provider: Arn,
+    /// For which audience.
+    pub audience: String,
+    /// What the provider calls the person or program.
+    pub subject: String,
 }
 
 /// Freshly issued temporary credentials.

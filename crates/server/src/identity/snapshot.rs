@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use munjigi_core::arn::Deployment;
 use munjigi_core::id::{AccessKeyId, UniqueId};
+use munjigi_core::policy::NamedPolicy;
 use tokio::sync::watch;
 
-use super::{Caller, Principal, load};
+use super::{Caller, Principal, Role, load};
 use crate::clock;
 use crate::store::{Store, StoreError};
 
@@ -18,6 +19,10 @@ use crate::store::{Store, StoreError};
 pub struct LoadedIdentities {
     /// All users.
     pub principals: Vec<Principal>,
+    /// All roles.
+    pub roles: Vec<Role>,
+    /// All managed policies, by their ARNs: what sessions may be made with.
+    pub managed: HashMap<Box<str>, NamedPolicy>,
     /// All access keys.
     pub keys: Vec<AccessKey>,
 }
@@ -42,6 +47,9 @@ struct Snapshot {
     reload: u64,
     by_arn: HashMap<Box<str>, Arc<Principal>>,
     by_unique_id: HashMap<UniqueId, Arc<Principal>>,
+    roles: HashMap<UniqueId, Arc<Role>>,
+    roles_by_arn: HashMap<Box<str>, Arc<Role>>,
+    managed: HashMap<Box<str>, NamedPolicy>,
     keys: HashMap<AccessKeyId, AccessKey>,
 }
 
@@ -106,6 +114,21 @@ impl Identities {
         self.snapshot.load().by_unique_id.get(id).cloned()
     }
 
+    /// Finds a role by its unchanging id.
+    pub fn role(&self, id: &UniqueId) -> Option<Arc<Role>> {
+        self.snapshot.load().roles.get(id).cloned()
+    }
+
+    /// Finds a role by its resource name.
+    pub fn role_by_arn(&self, arn: &str) -> Option<Arc<Role>> {
+        self.snapshot.load().roles_by_arn.get(arn).cloned()
+    }
+
+    /// Finds a managed policy by its resource name.
+    pub fn managed_policy(&self, arn: &str) -> Option<NamedPolicy> {
+        self.snapshot.load().managed.get(arn).cloned()
+    }
+
     /// Returns the caller as it is now: with its policies of this moment, or not at all once its key is gone, inactive
     /// or somebody else's, or its temporary credentials have ended (T-6). Links outlive changes; what comes over them
     /// is judged by this.
@@ -138,6 +161,12 @@ impl Snapshot {
                 snapshot.by_unique_id.insert(id, principal);
             }
         }
+        for role in loaded.roles {
+            let role = Arc::new(role);
+            snapshot.roles_by_arn.insert(role.arn.as_str().into(), role.clone());
+            snapshot.roles.insert(role.id.clone(), role);
+        }
+        snapshot.managed = loaded.managed;
         snapshot.keys = loaded.keys.into_iter().map(|key| (key.id.clone(), key)).collect();
         snapshot
     }

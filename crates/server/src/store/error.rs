@@ -114,6 +114,12 @@ pub enum Kind {
     User,
     /// An IAM group.
     Group,
+    /// An IAM role.
+    Role,
+    /// A virtual MFA device.
+    MfaDevice,
+    /// An OpenID Connect provider.
+    OidcProvider,
     /// A managed or inline policy.
     Policy,
     /// A version of a managed policy.
@@ -142,6 +148,9 @@ impl Kind {
         match self {
             Self::User => "user",
             Self::Group => "group",
+            Self::Role => "role",
+            Self::MfaDevice => "MFA device",
+            Self::OidcProvider => "OpenID Connect provider",
             Self::Policy => "policy",
             Self::PolicyVersion => "policy version",
             Self::Boundary => "permissions boundary",

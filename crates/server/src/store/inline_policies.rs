@@ -1,10 +1,10 @@
-//! Inline policies of users and groups.
+//! Inline policies of users, groups and roles.
 
 use sqlx::SqliteConnection;
 
 use munjigi_core::id::UniqueId;
 
-use super::{Kind, Store, StoreError, fold, groups, users};
+use super::{Kind, Store, StoreError, fold, groups, roles, users};
 
 /// On whom policies hang, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Owner<'a> {
     User(&'a str),
     /// A group.
     Group(&'a str),
+    /// A role.
+    Role(&'a str),
 }
 
 /// An inline policy.
@@ -64,7 +66,7 @@ impl Store {
             .ok_or_else(|| StoreError::not_found(Kind::Policy, name))
     }
 
-    /// Lists the inline policies of a user or group in the order of their names. Their size together is bounded.
+    /// Lists the inline policies of a user, group or role in the order of their names. Their size together is bounded.
     pub async fn inline_policies(&self, owner: Owner<'_>) -> Result<Vec<InlinePolicy>, StoreError> {
         let mut transaction = self.readers().begin().await?;
         let owner = owner_id(&mut transaction, owner).await?;
@@ -91,6 +93,7 @@ pub(super) async fn owner_id(connection: &mut SqliteConnection, owner: Owner<'_>
     match owner {
         Owner::User(name) => Ok(users::find(connection, name).await?.id),
         Owner::Group(name) => Ok(groups::find(connection, name).await?.id),
+        Owner::Role(name) => Ok(roles::find(connection, name).await?.id),
     }
 }
 

@@ -8,7 +8,7 @@ use munjigi_core::arn::Arn;
 use munjigi_core::id::{AccessKeyId, UniqueId};
 
 use super::row::Columns;
-use super::{Group, InlinePolicy, KeySecret, Store, StoreError, Tag, User, access_keys, tags};
+use super::{Group, InlinePolicy, KeySecret, Role, Store, StoreError, Tag, User, access_keys, roles, tags};
 
 /// All identities, their policies and keys, as of one moment.
 #[derive(Debug, Default)]
@@ -17,16 +17,18 @@ pub struct IdentityRows {
     pub users: Vec<User>,
     /// The groups.
     pub groups: Vec<Group>,
+    /// The roles.
+    pub roles: Vec<Role>,
     /// Which groups each user is in, by their ids.
     pub memberships: HashMap<UniqueId, Vec<UniqueId>>,
     /// The managed policies with the version in force.
     pub policies: Vec<PolicyInForce>,
-    /// The managed policies attached to each user and group.
+    /// The managed policies attached to each user, group and role.
     pub attachments: HashMap<UniqueId, Vec<Arn>>,
-    /// The inline policies of each user and group.
+    /// The inline policies of each user, group and role.
     pub inline: HashMap<UniqueId, Vec<InlinePolicy>>,
-    /// The tags of each user.
-    pub user_tags: HashMap<UniqueId, Vec<Tag>>,
+    /// The tags of each user and role.
+    pub owner_tags: HashMap<UniqueId, Vec<Tag>>,
     /// All access keys.
     pub access_keys: Vec<SealedKey>,
 }
@@ -69,6 +71,8 @@ impl Store {
             .await?;
         loaded.groups = rows.iter().map(Group::read).collect::<Result<_, _>>()?;
 
+        loaded.roles = roles::all(&mut transaction).await?;
+
         let rows = sqlx::query("SELECT user_id AS id, group_id FROM memberships").fetch_all(&mut *transaction).await?;
         for row in &rows {
             let row = Columns::new(row)?;
@@ -103,7 +107,8 @@ impl Store {
             loaded.inline.entry(row.parse("id")?).or_default().push(policy);
         }
         let rows = sqlx::query(
-            "SELECT t.resource, t.tag_key, t.value FROM tags t JOIN users u ON u.id = t.resource ORDER BY t.fold_key",
+            "SELECT t.resource, t.tag_key, t.value FROM tags t
+             JOIN (SELECT id FROM users UNION ALL SELECT id FROM roles) o ON o.id = t.resource ORDER BY t.fold_key",
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -111,7 +116,7 @@ impl Store {
             let owner: &str = row.try_get("resource")?;
             let owner = UniqueId::parse(owner)
                 .map_err(|_| StoreError::Unreadable { what: "owner of a tag", row: owner.to_owned() })?;
-            loaded.user_tags.entry(owner).or_default().push(tags::read(row)?);
+            loaded.owner_tags.entry(owner).or_default().push(tags::read(row)?);
         }
         let rows = sqlx::query("SELECT id, user_id, active, sealed_secret FROM access_keys")
             .fetch_all(&mut *transaction)

@@ -12,10 +12,13 @@ mod error;
 mod groups;
 mod inline_policies;
 mod load;
+mod mfa_devices;
 mod nodes;
+mod oidc_providers;
 mod open;
 mod page;
 mod policies;
+mod roles;
 mod row;
 mod sessions;
 mod settings;
@@ -40,9 +43,12 @@ pub use error::{Kind, OpenError, StoreError};
 pub use groups::Group;
 pub use inline_policies::{InlinePolicy, Owner};
 pub use load::{IdentityRows, PolicyInForce, SealedKey};
+pub use mfa_devices::MfaDevice;
 pub use nodes::{AgentKind, NewNode, Node, NodeFacts, NodeName, RegisterError};
+pub use oidc_providers::OidcProvider;
 pub use page::{InvalidToken, Page, PageTokens};
 pub use policies::{NewPolicy, Policy, PolicyEntities, PolicyFilter, PolicyScope, PolicyVersion};
+pub use roles::{NewRole, Role, Trust};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};
 pub use tags::{Tag, Tagged};
 pub use users::User;
@@ -69,6 +75,16 @@ pub mod quota {
     pub const VERSIONS_PER_DOCUMENT: u64 = 1000;
     /// Accounts that one document is shared with.
     pub const SHARES_PER_DOCUMENT: u64 = 1000;
+    /// Roles of the account.
+    pub const ROLES: u64 = 1000;
+    /// MFA devices of the account.
+    pub const MFA_DEVICES: u64 = 5000;
+    /// MFA devices of one user.
+    pub const MFA_DEVICES_PER_USER: u64 = 8;
+    /// OpenID Connect providers of the account.
+    pub const OIDC_PROVIDERS: u64 = 100;
+    /// Audiences of one OpenID Connect provider.
+    pub const CLIENT_IDS_PER_PROVIDER: u64 = 100;
     /// Customer-managed policies of the account.
     pub const POLICIES: u64 = 1500;
 }

@@ -1,4 +1,4 @@
-//! Managed policies: their versions, and to which users and groups they are attached.
+//! Managed policies: their versions, and to which users, groups and roles they are attached.
 
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
@@ -7,7 +7,7 @@ use munjigi_core::id::UniqueId;
 use munjigi_core::time::Timestamp;
 
 use super::row::{Columns, random_id, stored};
-use super::{Group, Kind, Owner, Page, Store, StoreError, Tag, User, fold, inline_policies, quota, tags};
+use super::{Group, Kind, Owner, Page, Role, Store, StoreError, Tag, User, fold, inline_policies, quota, tags};
 
 /// A managed policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub struct Policy {
     pub updated: Timestamp,
     /// The version in force.
     pub default_version: u64,
-    /// How many users and groups it is attached to.
+    /// How many users, groups and roles it is attached to.
     pub attachments: u64,
-    /// How many users it bounds.
+    /// How many users and roles it bounds.
     pub bounds: u64,
 }
 
@@ -83,9 +83,9 @@ pub enum PolicyScope {
 pub struct PolicyFilter {
     /// Whose.
     pub scope: PolicyScope,
-    /// Only those attached to a user or group.
+    /// Only those attached to a user, group or role.
     pub attached: bool,
-    /// Only those that bound a user.
+    /// Only those that bound a user or role.
     pub bounding: bool,
 }
 
@@ -96,8 +96,12 @@ pub struct PolicyEntities {
     pub groups: Vec<Group>,
     /// The users it is attached to.
     pub users: Vec<User>,
+    /// The roles it is attached to.
+    pub roles: Vec<Role>,
     /// The users it bounds.
     pub bounded: Vec<User>,
+    /// The roles it bounds.
+    pub bounded_roles: Vec<Role>,
 }
 
 impl Policy {
@@ -191,7 +195,8 @@ impl Store {
         let rows = sqlx::query(
             "SELECT * FROM (
                 SELECT p.*, (SELECT COUNT(*) FROM policy_attachments a WHERE a.policy_id = p.id) AS attachments,
-                       (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn) AS bounds
+                       (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn)
+                         + (SELECT COUNT(*) FROM roles r WHERE r.boundary_arn = p.arn) AS bounds
                 FROM policies p
              ) AS listed
              WHERE ($1 IS NULL OR builtin = $1) AND ($2 = 0 OR attachments > 0) AND ($3 = 0 OR bounds > 0)
@@ -220,8 +225,8 @@ impl Store {
             .fetch_one(&mut *transaction)
             .await?;
         let left = match (policy.attachments, policy.bounds, versions) {
-            (1.., _, _) => Some("attachments to users or groups"),
-            (_, 1.., _) => Some("users that it bounds"),
+            (1.., _, _) => Some("attachments to users, groups or roles"),
+            (_, 1.., _) => Some("users or roles that it bounds"),
             (_, _, 2..) => Some("versions besides the default one"),
             _ => None,
         };
@@ -328,7 +333,7 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Attaches a managed policy to a user or group; nothing happens if it is.
+    /// Attaches a managed policy to a user, group or role; nothing happens if it is.
     pub async fn attach_policy(&self, owner: Owner<'_>, arn: &Arn, now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let owner = inline_policies::owner_id(&mut transaction, owner).await?;
@@ -377,20 +382,34 @@ impl Store {
         .bind(arn.as_str())
         .fetch_all(&mut *transaction)
         .await?;
+        let roles = sqlx::query(
+            "SELECT r.* FROM roles r JOIN policy_attachments a ON a.owner = r.id WHERE a.policy_id = $1
+             ORDER BY r.name_key",
+        )
+        .bind(&id)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let bounded_roles = sqlx::query("SELECT * FROM roles WHERE boundary_arn = $1 ORDER BY name_key")
+            .bind(arn.as_str())
+            .fetch_all(&mut *transaction)
+            .await?;
         Ok(PolicyEntities {
+            roles: roles.iter().map(Role::read).collect::<Result<_, _>>()?,
+            bounded_roles: bounded_roles.iter().map(Role::read).collect::<Result<_, _>>()?,
             groups: groups.iter().map(Group::read).collect::<Result<_, _>>()?,
             users: users.iter().map(User::read).collect::<Result<_, _>>()?,
             bounded: bounded.iter().map(User::read).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Lists the managed policies of a user or group whose path begins with `path_prefix`; there are at most ten.
+    /// Lists the managed policies of a user, group or role whose path begins with `path_prefix`; there are at most ten.
     pub async fn attached_policies(&self, owner: Owner<'_>, path_prefix: &str) -> Result<Vec<Policy>, StoreError> {
         let mut transaction = self.readers().begin().await?;
         let owner = inline_policies::owner_id(&mut transaction, owner).await?;
         let rows = sqlx::query(
             "SELECT p.*, (SELECT COUNT(*) FROM policy_attachments b WHERE b.policy_id = p.id) AS attachments,
-                    (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn) AS bounds
+                    (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn)
+                         + (SELECT COUNT(*) FROM roles r WHERE r.boundary_arn = p.arn) AS bounds
              FROM policies p JOIN policy_attachments a ON a.policy_id = p.id
              WHERE a.owner = $1 AND substr(p.path, 1, length($2)) = $2 ORDER BY p.arn",
         )
@@ -454,7 +473,10 @@ pub(super) async fn attach(
             .fetch_one(&mut *connection)
             .await?;
     if others >= stored(quota::ATTACHED_POLICIES) {
-        return Err(StoreError::Limit { what: "attached policies per user or group", limit: quota::ATTACHED_POLICIES });
+        return Err(StoreError::Limit {
+            what: "attached policies per user, group or role",
+            limit: quota::ATTACHED_POLICIES,
+        });
     }
     sqlx::query(
         "INSERT INTO policy_attachments (owner, policy_id, attached) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -470,7 +492,8 @@ pub(super) async fn attach(
 async fn find(connection: &mut SqliteConnection, arn: &Arn) -> Result<Policy, StoreError> {
     let row = sqlx::query(
         "SELECT p.*, (SELECT COUNT(*) FROM policy_attachments a WHERE a.policy_id = p.id) AS attachments,
-                (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn) AS bounds
+                (SELECT COUNT(*) FROM users u WHERE u.boundary_arn = p.arn)
+                         + (SELECT COUNT(*) FROM roles r WHERE r.boundary_arn = p.arn) AS bounds
          FROM policies p WHERE p.arn = $1",
     )
     .bind(arn.as_str())

@@ -10,7 +10,7 @@ use munjigi_core::arn::Arn;
 use munjigi_core::id::NodeId;
 
 use super::row::stored;
-use super::{Store, StoreError, documents, fold, nodes, policies, quota, users};
+use super::{Store, StoreError, documents, fold, nodes, policies, quota, roles, users};
 
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Tag {
 pub enum Tagged<'a> {
     /// A user, by name.
     User(&'a str),
+    /// A role, by name.
+    Role(&'a str),
     /// A managed policy.
     Policy(&'a Arn),
     /// A node.
@@ -69,6 +71,7 @@ impl Store {
 async fn id_of(connection: &mut SqliteConnection, resource: Tagged<'_>) -> Result<String, StoreError> {
     match resource {
         Tagged::User(name) => Ok(users::find(connection, name).await?.id.as_str().to_owned()),
+        Tagged::Role(name) => Ok(roles::find(connection, name).await?.id.as_str().to_owned()),
         Tagged::Policy(arn) => policies::own_id_of(connection, arn).await,
         Tagged::Document(name) => documents::find(connection, name).await.map(|document| document.id),
         Tagged::Node(node) => nodes::find(connection, node).await.map(|node| node.id.as_str().to_owned()),

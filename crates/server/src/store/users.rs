@@ -106,13 +106,14 @@ impl Store {
         Ok(user)
     }
 
-    /// Deletes a user that has no keys, groups and policies any more.
+    /// Deletes a user that has no keys, groups, devices and policies any more.
     pub async fn delete_user(&self, name: &str) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let user = find(&mut transaction, name).await?;
         let left: Option<&str> = sqlx::query_scalar(
             "SELECT 'access keys' FROM access_keys WHERE user_id = $1
              UNION ALL SELECT 'group memberships' FROM memberships WHERE user_id = $1
+             UNION ALL SELECT 'MFA devices' FROM mfa_devices WHERE user_id = $1
              UNION ALL SELECT 'attached policies' FROM policy_attachments WHERE owner = $1
              UNION ALL SELECT 'inline policies' FROM inline_policies WHERE owner = $1 LIMIT 1",
         )
@@ -122,6 +123,7 @@ impl Store {
         .map(|left: String| match left.as_str() {
             "access keys" => "access keys",
             "group memberships" => "group memberships",
+            "MFA devices" => "MFA devices",
             "attached policies" => "attached policies",
             _ => "inline policies",
         });

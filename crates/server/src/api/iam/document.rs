@@ -3,8 +3,10 @@
 use munjigi_core::policy::{Policy, PolicyKind, size};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::Server;
 use crate::api::error::ApiError;
-use crate::store::{InlinePolicy, StoreError};
+use crate::identity::trust;
+use crate::store::{InlinePolicy, StoreError, Trust};
 
 /// All but the unreserved characters of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -19,6 +21,23 @@ pub(super) fn parse(document: &str, kind: PolicyKind) -> Result<Policy, ApiError
     Policy::parse(document, kind).map_err(|error| ApiError::bad(error.code(), error.to_string()))
 }
 
+/// Checks a trust policy and looks up whom it names.
+pub(super) fn check_trust(server: &Server, document: &str) -> Result<Trust, ApiError> {
+    parse(document, PolicyKind::Trust)?;
+    if size::characters(document) > size::TRUST_POLICY {
+        let message =
+            format!("Cannot exceed quota for ACLSizePerRole: {} characters in a trust policy", size::TRUST_POLICY);
+        return Err(ApiError::refused("LimitExceeded", http::StatusCode::CONFLICT, message));
+    }
+    let id_of = |arn: &str| match server.identities.by_arn(arn) {
+        Some(user) => user.unique_id.clone(),
+        None => server.identities.role_by_arn(arn).map(|role| role.id.clone()),
+    };
+    trust::resolve(document, server.deployment.account.as_str(), id_of).map_err(|name| {
+        ApiError::bad("MalformedPolicyDocument", format!("Invalid principal in policy: \"AWS\":\"{name}\""))
+    })
+}
+
 /// Checks the document of a managed policy.
 pub(super) fn check_managed(document: &str) -> Result<(), ApiError> {
     parse(document, PolicyKind::Identity)?;
@@ -28,7 +47,7 @@ pub(super) fn check_managed(document: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks that all inline policies of a user or group together are small enough.
+/// Checks that all inline policies of a user, group or role together are small enough.
 pub(super) fn fits(all: &[InlinePolicy], limit: usize) -> Result<(), StoreError> {
     let total: usize = all.iter().map(|policy| size::characters(&policy.document)).sum();
     if total > limit {

@@ -49,8 +49,8 @@ pub struct Output {
     pub policy_groups: Vec<PolicyGroup>,
     /// The users.
     pub policy_users: Vec<PolicyUser>,
-    /// Roles; there are none.
-    pub policy_roles: [(); 0],
+    /// Roles.
+    pub policy_roles: Vec<PolicyRole>,
     /// Whether there is more.
     pub is_truncated: bool,
     /// Where the page begins.
@@ -63,7 +63,7 @@ pub struct Output {
 pub enum Entity {
     /// Users.
     User,
-    /// Roles; there are none.
+    /// Roles.
     Role,
     /// Groups.
     Group,
@@ -72,9 +72,9 @@ pub enum Entity {
 /// What a policy is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Usage {
-    /// Attached to a user or group.
+    /// Attached to a user, group or role.
     PermissionsPolicy,
-    /// Bounding a user.
+    /// Bounding a user or role.
     PermissionsBoundary,
 }
 
@@ -98,10 +98,21 @@ pub struct PolicyUser {
     pub user_id: String,
 }
 
-/// A user or group on the way into a page: groups come first.
+/// A role that the policy is attached to or bounds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PolicyRole {
+    /// Its name.
+    pub role_name: String,
+    /// Its unchanging id.
+    pub role_id: String,
+}
+
+/// A user, group or role on the way into a page: groups come first, roles last.
 enum Found {
     Group(store::Group),
     User(store::User),
+    Role(store::Role),
 }
 
 impl Found {
@@ -109,6 +120,7 @@ impl Found {
         match self {
             Self::Group(group) => &group.path,
             Self::User(user) => &user.path,
+            Self::Role(role) => &role.path,
         }
     }
 
@@ -116,6 +128,7 @@ impl Found {
         match self {
             Self::Group(group) => format!("1{}", group.name.to_lowercase()),
             Self::User(user) => format!("2{}", user.name.to_lowercase()),
+            Self::Role(role) => format!("3{}", role.name.to_lowercase()),
         }
     }
 }
@@ -152,9 +165,16 @@ impl Operation for ListEntitiesForPolicy {
             all.sort_by_key(|user| user.name.to_lowercase());
             found.extend(all.into_iter().map(Found::User));
         }
+        if wanted(Entity::Role) {
+            let roles = if attached { entities.roles } else { Vec::new() };
+            let others = entities.bounded_roles.into_iter().filter(|role| bounded && !roles.contains(role));
+            let mut all: Vec<_> = others.chain(roles.iter().cloned()).collect();
+            all.sort_by_key(|role| role.name.to_lowercase());
+            found.extend(all.into_iter().map(Found::Role));
+        }
         found.retain(|found| found.path().starts_with(prefix));
         let page = paging.cut(found, Found::key);
-        let (mut policy_groups, mut policy_users) = (Vec::new(), Vec::new());
+        let (mut policy_groups, mut policy_users, mut policy_roles) = (Vec::new(), Vec::new(), Vec::new());
         for found in page.items {
             match found {
                 Found::Group(group) => {
@@ -163,12 +183,15 @@ impl Operation for ListEntitiesForPolicy {
                 Found::User(user) => {
                     policy_users.push(PolicyUser { user_name: user.name, user_id: user.id.to_string() });
                 }
+                Found::Role(role) => {
+                    policy_roles.push(PolicyRole { role_name: role.name, role_id: role.id.to_string() });
+                }
             }
         }
         Ok(Output {
             policy_groups,
             policy_users,
-            policy_roles: [],
+            policy_roles,
             is_truncated: page.next.is_some(),
             marker: paging.token(page.next)?,
         })

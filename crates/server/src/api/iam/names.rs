@@ -1,5 +1,7 @@
 //! The texts of IAM, parsed once where they enter: names, paths, documents, markers (botocore's IAM model).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::api::text::checked_text;
@@ -7,9 +9,11 @@ use crate::api::text::checked_text;
 checked_text! {
     /// The name of a new user.
     UserName: |text| name(text, 64), "a user name must have 1 to 64 letters, digits or _+=,.@-";
+    /// The name of a new role.
+    RoleName: |text| name(text, 64), "a role name must have 1 to 64 letters, digits or _+=,.@-";
     /// The name of a group or policy, or of anything that is looked up.
     EntityName: |text| name(text, 128), "a name must have 1 to 128 letters, digits or _+=,.@-";
-    /// The path of a user, group or policy.
+    /// The path of a user, group, role or policy.
     Path: path, "a path must be / or begin and end with / and have at most 512 printable characters";
     /// The beginning of paths.
     PathPrefix: path_prefix, "a path prefix must begin with / and have at most 512 printable characters";
@@ -34,6 +38,33 @@ impl VersionId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct MaxItems(pub u16);
+
+/// How long sessions of a role may last, in seconds: 3600, the default, to 43200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct MaxSessionDuration(u32);
+
+impl MaxSessionDuration {
+    /// Returns the duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl Default for MaxSessionDuration {
+    fn default() -> Self {
+        Self(3600)
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxSessionDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            seconds @ 3600..=43_200 => Ok(Self(seconds)),
+            _ => Err(de::Error::custom("MaxSessionDuration must be 3600 to 43200 seconds")),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for MaxItems {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -13,9 +13,12 @@ pub(super) fn refused(error: StoreError) -> ApiError {
             let what = match kind {
                 Kind::User => "user with name",
                 Kind::Group => "group with name",
+                Kind::Role => "role with name",
+                Kind::MfaDevice => "VirtualMFADevice with serial number",
+                Kind::OidcProvider => "OpenIDConnect Provider for arn",
                 Kind::AccessKey => "access key with id",
                 Kind::PolicyVersion => "policy version",
-                Kind::Boundary => "permissions boundary of user",
+                Kind::Boundary => "permissions boundary of",
                 _ => "policy",
             };
             ApiError::no_such_entity(format!("The {what} {name} cannot be found."))
@@ -24,6 +27,9 @@ pub(super) fn refused(error: StoreError) -> ApiError {
             let what = match kind {
                 Kind::User => "User",
                 Kind::Group => "Group",
+                Kind::Role => "Role",
+                Kind::MfaDevice => "MFADevice entity at the same path and",
+                Kind::OidcProvider => "Provider",
                 _ => "A policy",
             };
             conflict("EntityAlreadyExists", format!("{what} with name {name} already exists."))

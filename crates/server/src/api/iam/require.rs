@@ -25,6 +25,20 @@ pub(super) async fn on_user(server: &Server, action: &'static str, name: &str) -
     })
 }
 
+/// Requires an action on a role; its tags and its permissions boundary are condition keys.
+pub(super) async fn on_role(server: &Server, action: &'static str, name: &str) -> Result<Requirement, ApiError> {
+    let Some(role) = present(server.store.role(name).await)? else {
+        return Ok(Requirement::new(action, server.deployment.role("/", name)).of_type("AWS::IAM::Role"));
+    };
+    let tags = present(server.store.tags(Tagged::Role(name)).await)?.unwrap_or_default();
+    let arn = server.deployment.role(&role.path, &role.name);
+    let requirement = Requirement::new(action, arn).of_type("AWS::IAM::Role").resource_tags(tag::pairs(&tags));
+    Ok(match role.boundary {
+        Some(boundary) => requirement.with("iam:PermissionsBoundary", boundary.as_str()),
+        None => requirement,
+    })
+}
+
 /// Requires an action on a group.
 pub(super) async fn on_group(server: &Server, action: &'static str, name: &str) -> Result<Requirement, ApiError> {
     let arn = match present(server.store.group(name).await)? {

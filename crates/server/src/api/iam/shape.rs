@@ -3,10 +3,12 @@
 use serde::Serialize;
 
 use munjigi_core::arn::Arn;
+use munjigi_core::id::UniqueId;
 
 use super::document::encoded;
 use crate::Server;
 use crate::api::time::IsoTime;
+use crate::identity::trust;
 use crate::store::{self, Tag};
 
 /// A user.
@@ -31,7 +33,36 @@ pub struct User {
     pub tags: Vec<Tag>,
 }
 
-/// A user's permissions boundary.
+/// A role.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Role {
+    /// Its path.
+    pub path: String,
+    /// Its name.
+    pub role_name: String,
+    /// Its unchanging id.
+    pub role_id: String,
+    /// Its resource name.
+    pub arn: Arn,
+    /// When it was made.
+    pub create_date: IsoTime,
+    /// Who may assume it, percent-encoded.
+    pub assume_role_policy_document: String,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// How long its sessions may last, in seconds.
+    pub max_session_duration: u64,
+    /// What bounds it; not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions_boundary: Option<Boundary>,
+    /// Its tags; not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+}
+
+/// The permissions boundary of a user or role.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Boundary {
@@ -71,9 +102,9 @@ pub struct Policy {
     pub path: String,
     /// The version in force.
     pub default_version_id: String,
-    /// To how many users and groups it is attached.
+    /// To how many users, groups and roles it is attached.
     pub attachment_count: u64,
-    /// How many users it bounds.
+    /// How many users and roles it bounds.
     pub permissions_boundary_usage_count: u64,
     /// Always true.
     pub is_attachable: bool,
@@ -123,12 +154,42 @@ impl User {
             user_name: user.name,
             user_id: user.id.to_string(),
             create_date: IsoTime(user.created),
-            permissions_boundary: user.boundary.map(|arn| Boundary {
-                permissions_boundary_type: "PermissionsBoundaryPolicy",
-                permissions_boundary_arn: arn,
-            }),
+            permissions_boundary: user.boundary.map(Boundary::new),
             tags,
         }
+    }
+}
+
+impl Role {
+    /// Shows a role.
+    pub(super) fn new(server: &Server, role: store::Role, tags: Vec<Tag>) -> Self {
+        let arn_of = |id: &UniqueId| match server.identities.by_unique_id(id) {
+            Some(user) => Some(user.arn.clone()),
+            None => server.identities.role(id).map(|role| role.arn.clone()),
+        };
+        Self {
+            arn: server.deployment.role(&role.path, &role.name),
+            path: role.path,
+            role_name: role.name,
+            role_id: role.id.to_string(),
+            create_date: IsoTime(role.created),
+            assume_role_policy_document: encoded(&trust::shown(&role.trust, arn_of)),
+            description: role.description.filter(|text| !text.is_empty()),
+            max_session_duration: role.max_session.as_secs(),
+            permissions_boundary: role.boundary.map(Boundary::new),
+            tags,
+        }
+    }
+
+    /// Shows a role in a list, which tells neither tags nor boundary.
+    pub(super) fn listed(server: &Server, role: store::Role) -> Self {
+        Self::new(server, store::Role { boundary: None, ..role }, Vec::new())
+    }
+}
+
+impl Boundary {
+    fn new(arn: Arn) -> Self {
+        Self { permissions_boundary_type: "PermissionsBoundaryPolicy", permissions_boundary_arn: arn }
     }
 }
 

@@ -139,14 +139,14 @@ fn subject(rows: &IdentityRows, server: &Server, arn: &Arn) -> Result<Source, Ap
             .set("aws:PrincipalType", "User")
             .set("aws:PrincipalArn", arn.as_str())
             .set("aws:PrincipalAccount", here.account.as_str());
-        for tag in rows.user_tags.get(&user.id).into_iter().flatten() {
+        for tag in rows.owner_tags.get(&user.id).into_iter().flatten() {
             context.set(&format!("aws:PrincipalTag/{}", tag.key), tag.value.as_str());
         }
         return Ok(Source {
             unique_id: Some(user.id.to_string()),
             context,
             identity: compiler.identity_policies(user),
-            boundary: compiler.boundary(user),
+            boundary: compiler.boundary(user.boundary.as_ref()),
         });
     }
     let group = rows.groups.iter().find(|group| here.group(&group.path, &group.name) == *arn);

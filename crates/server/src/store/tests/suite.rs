@@ -206,7 +206,7 @@ pub(super) async fn tags_fold_their_keys(store: &Store) {
     store.put_tags(Tagged::User("alice"), &[tag("TEAM", "b")]).await.unwrap();
     assert_eq!(store.tags(Tagged::User("alice")).await.unwrap(), [tag("TEAM", "b"), tag("이름", "가")]);
     store.remove_tags(Tagged::User("alice"), &["team".into(), "absent".into()]).await.unwrap();
-    assert_eq!(store.load_identities().await.unwrap().user_tags.values().next().unwrap(), &[tag("이름", "가")]);
+    assert_eq!(store.load_identities().await.unwrap().owner_tags.values().next().unwrap(), &[tag("이름", "가")]);
     let nobody = NodeId::from_public_key(&[0; 32]);
     assert_eq!(not_found(store.tags(Tagged::Node(&nobody)).await), Kind::Node);
 }

@@ -1,0 +1,43 @@
+//! `DeleteRolePermissionsBoundary`: takes a role's permissions boundary away.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::changed;
+use super::names::EntityName;
+use super::refuse::refused;
+use super::require;
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::identity::Caller;
+
+/// The operation.
+pub struct DeleteRolePermissionsBoundary;
+
+/// Its input.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Input {
+    /// The role.
+    pub role_name: EntityName,
+}
+
+impl Operation for DeleteRolePermissionsBoundary {
+    const SERVICE: Service = Service::Iam;
+    const NAME: &'static str = "DeleteRolePermissionsBoundary";
+    const EFFECT: Effect = Effect::Write;
+    const EXAMPLE: &'static str = r#"{"RoleName":"example"}"#;
+    type Input = Input;
+    type Output = ();
+
+    async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        Ok(vec![require::on_role(server, "iam:DeleteRolePermissionsBoundary", &input.role_name).await?])
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
+        server.store.set_role_boundary(&call.input().role_name, None).await.map_err(refused)?;
+        changed(server).await
+    }
+}

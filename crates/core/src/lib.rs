@@ -16,5 +16,6 @@ pub mod secret;
 pub mod session;
 pub mod sigv4;
 pub mod time;
+pub mod totp;
 pub mod trust;
 pub mod wire;

@@ -51,6 +51,7 @@ pub struct Server {
     pub(crate) store: store::Store,
     pub(crate) identities: identity::Identities,
     pub(crate) session_tokens: identity::session_token::SessionTokens,
+    pub(crate) mfa_tries: identity::mfa::Tries,
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,

@@ -51,10 +51,15 @@ pub(crate) async fn watch(server: Arc<Server>) {
 /// Returns why the session may not go on, if so. What cannot be judged is not allowed (T-11).
 async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
     let facts = &handle.facts;
-    let Some(owner) = facts.owner_id.as_ref().and_then(|id| server.identities.by_unique_id(id)) else {
-        return Some("its owner was removed".to_owned());
+    let owner = match &facts.credentials {
+        // Their age alone ends no session: who was let in stays until policy says otherwise.
+        Some(statement) => server.identities.of_statement(statement),
+        None => facts.owner_id.as_ref().and_then(|id| server.identities.by_unique_id(id)),
     };
-    if let Some(key) = &facts.access_key
+    let Some(owner) = owner else {
+        return Some("its owner, or the key that its owner had, was removed".to_owned());
+    };
+    if let (Some(key), None) = (&facts.access_key, &facts.credentials)
         && server.identities.by_access_key(key).is_none_or(|(_, holder)| holder.unique_id != owner.unique_id)
     {
         return Some("the access key it was started with was deleted or made inactive".to_owned());

@@ -257,7 +257,9 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         epoch: judged.as_ref().map_or([0; 32], |judged| judged.epoch),
         node_name: row.node_name.clone(),
         owner: row.owner_arn.clone(),
-        owner_id: UniqueId::parse(&row.owner_id).ok(),
+        // Behind the id of a role stands the name of the session.
+        owner_id: row.owner_id.split(':').next().and_then(|id| UniqueId::parse(id).ok()),
+        credentials: judged.as_ref().and_then(|judged| judged.credentials.clone()),
         access_key: row.access_key.clone(),
         os_user: row.os_user.clone(),
         kind: row.kind,

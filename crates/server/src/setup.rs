@@ -27,6 +27,7 @@ use crate::api::replay::Replays;
 use crate::config::Config;
 use crate::door::failures::Failures;
 use crate::gateway::Gateway;
+use crate::identity::mfa::Tries;
 use crate::identity::session_token::SessionTokens;
 use crate::identity::{Authenticator, Identities};
 use crate::keys::Keys;
@@ -112,6 +113,7 @@ impl Server {
             store,
             identities,
             session_tokens,
+            mfa_tries: Tries::default(),
             audit,
             recordings,
             gateway: Gateway::default(),

@@ -194,6 +194,20 @@ pub struct Requirement {
     pub(crate) context: Vec<(String, Vec<String>, Values)>,
 }
 
+impl PartialEq for Requirement {
+    fn eq(&self, other: &Self) -> bool {
+        let guards = match (&self.guard, &other.guard) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        guards
+            && self.action == other.action
+            && self.resource == other.resource
+            && self.resource_type == other.resource_type
+            && self.context == other.context
+    }
+}
+
 /// How many values a condition key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use munjigi_core::destination::Destination;
 use munjigi_core::document::Separated;
+use std::sync::Arc;
+
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{AccessKeyId, NodeId, SessionId, UniqueId};
 use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ports::ConnectionSummary;
 use crate::door::RequestMeta;
+use crate::identity::session_token::Statement;
 
 /// What was decided when the session was allowed. Nothing in it changes afterwards.
 #[derive(Debug, Clone)]
@@ -29,6 +32,9 @@ pub struct SessionFacts {
     pub owner: String,
     /// Unchanging id of that principal; a namesake made later is somebody else.
     pub owner_id: Option<UniqueId>,
+    /// What the temporary credentials stand for that it was started with; when they would not be good any more for
+    /// another reason than their age, the session ends.
+    pub credentials: Option<Arc<Statement>>,
     /// The access key it was started with; when that key goes, so does the session.
     pub access_key: Option<AccessKeyId>,
     /// The OS user it runs as; empty for a port session, in which nothing runs.

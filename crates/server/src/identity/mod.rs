@@ -2,6 +2,7 @@
 
 mod authenticate;
 mod load;
+pub(crate) mod mfa;
 mod node_key;
 mod principal;
 mod role;

@@ -11,7 +11,7 @@ use super::row::{Columns, random, stored};
 use super::{Kind, Store, StoreError, Tag, fold, quota, tags, users};
 
 /// Bytes of a seed: as long as the hash that codes are made with.
-pub const SEED_BYTES: usize = 20;
+const SEED_BYTES: usize = 20;
 
 /// A virtual MFA device.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,8 @@ use crate::api::text::checked_text;
 checked_text! {
     /// The name of a new user.
     UserName: |text| name(text, 64), "a user name must have 1 to 64 letters, digits or _+=,.@-";
+    /// A code of an MFA device.
+    TokenCode: |text| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit()), "a token code has six digits";
     /// The name of a new role.
     RoleName: |text| name(text, 64), "a role name must have 1 to 64 letters, digits or _+=,.@-";
     /// The name of a group or policy, or of anything that is looked up.

@@ -59,7 +59,7 @@ impl Operation for AttachSession {
             AttachMode::Primary => "ssm:ResumeSession",
             AttachMode::Watch => WATCH_ACTION,
         };
-        let own = row.as_ref().is_some_and(|row| Some(row.owner_id.as_str()) == own_id(caller));
+        let own = row.as_ref().is_some_and(|row| row.owner_id == caller.principal().user_id());
         if input.mode == AttachMode::Primary && row.is_some() && !own {
             // Nobody takes another person's session, whatever policy says.
             return Err(ApiError::Denied(Denial {
@@ -78,8 +78,4 @@ impl Operation for AttachSession {
         }
         Ok(AttachSessionOutput { session_id })
     }
-}
-
-fn own_id(caller: &Caller) -> Option<&str> {
-    caller.principal().unique_id.as_ref().map(|id| id.as_str())
 }

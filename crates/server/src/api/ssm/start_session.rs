@@ -33,6 +33,7 @@ use crate::door;
 use crate::gateway::facts::{Needs, SessionFacts};
 use crate::gateway::node_aws::AGENTS_OWN_USER;
 use crate::gateway::{Gateway, Prepared, launch};
+use crate::identity::session_token::Statement;
 use crate::identity::{Caller, Principal};
 use crate::random;
 use crate::recording::{DiskState, Mode};
@@ -407,6 +408,7 @@ fn facts(
         node_name: node.name.clone(),
         owner: principal.arn.to_string(),
         owner_id: principal.unique_id.clone(),
+        credentials: principal.statement().cloned(),
         access_key: key.cloned(),
         os_user,
         kind: plan.kind,
@@ -462,7 +464,7 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
     SessionRow {
         id: facts.id.clone(),
         owner_arn: facts.owner.clone(),
-        owner_id: facts.owner_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        owner_id: call.caller().principal().user_id().to_owned(),
         node: facts.node.clone(),
         node_name: facts.node_name.clone(),
         os_user: facts.os_user.clone(),
@@ -478,6 +480,7 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
         access_key: facts.access_key.clone(),
         limits: facts.limits.clone(),
         decision: json!(Judged {
+            credentials: facts.credentials.clone(),
             needs: facts.needs,
             epoch: facts.epoch,
             privileged: facts.privileged,
@@ -498,6 +501,9 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Judged {
+    /// What temporary credentials it was started with stand for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Arc<Statement>>,
     /// What the start needed.
     pub needs: Needs,
     /// The run of the node's agent.

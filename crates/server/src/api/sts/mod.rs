@@ -1,5 +1,12 @@
-//! Security token service.
+//! Security token service: temporary credentials, and who the caller is.
 
+mod assume_role;
 mod get_caller_identity;
+mod get_session_token;
+mod issue;
+#[cfg(test)]
+mod tests;
 
+pub use assume_role::AssumeRole;
 pub use get_caller_identity::GetCallerIdentity;
+pub use get_session_token::GetSessionToken;

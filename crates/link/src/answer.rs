@@ -60,8 +60,9 @@ enum State {
 pub(crate) struct Expected {
     /// The right `Sec-WebSocket-Accept`.
     pub(crate) accept: String,
-    /// Receives the server's hello when the 101 has come; dropped if it never comes.
-    pub(crate) tell: oneshot::Sender<ServerHello>,
+    /// Receives the server's hello when the 101 has come; dropped if it never comes. `None` for a WebSocket that is no
+    /// link, whose answer has no hello.
+    pub(crate) tell: Option<oneshot::Sender<ServerHello>>,
 }
 
 #[derive(Debug)]
@@ -173,12 +174,13 @@ fn parse_head(head: Vec<u8>, expected: Expected) -> State {
     if one("sec-websocket-extensions").is_some() || one("sec-websocket-protocol").is_some() {
         return protocol("names extensions that were not asked for");
     }
+    let leftover = Bytes::copy_from_slice(rest);
+    let Some(tell) = expected.tell else { return State::Passed(leftover) };
     let Some(hello) = one(HELLO_HEADER) else { return protocol("lacks the server's hello") };
     match ServerHello::from_header(hello) {
         Ok(hello) => {
-            let leftover = Bytes::copy_from_slice(rest);
             // The caller may not care about the hello; the link stands all the same.
-            let _uninterested = expected.tell.send(hello);
+            let _uninterested = tell.send(hello);
             State::Passed(leftover)
         }
         Err(error) => protocol(&format!("is unusable: {error}")),

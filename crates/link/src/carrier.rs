@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
     /// The dialling side, right after the request was written.
     pub(crate) async fn dialled(io: S, awaited: Awaited, limits: &Limits, shared: Arc<Shared>) -> Self {
         let (tell, hello) = oneshot::channel();
-        let io = Answered::expecting(io, Expected { accept: awaited.accept, tell });
+        let io = Answered::expecting(io, Expected { accept: awaited.accept, tell: Some(tell) });
         let mut watch = Watch::new(limits);
         watch.sleep.as_mut().reset(Instant::now() + awaited.limit);
         watch.awaiting = Some(awaited.limit);

@@ -29,7 +29,7 @@ use crate::connection::{Connection, Limits, Opener};
 use crate::error::DialError;
 use crate::proxy::Proxy;
 pub use crate::proxy::ProxyChoice;
-use crate::tls::{self, PinnedRoots};
+use crate::tls::{self, OldestTls, PinnedRoots};
 use crate::{BINDING_HEADER, HELLO_HEADER, LINK_PATH, MAX_HEAD_BYTES, driver};
 
 /// The kernel gives up a connection whose bytes stay unacknowledged for so long; pings usually notice earlier.
@@ -44,6 +44,8 @@ pub struct DialOptions {
     pub server: Url,
     /// The roots that the server's certificate must lead to.
     pub roots: PinnedRoots,
+    /// The oldest TLS that may be used.
+    pub oldest_tls: OldestTls,
     /// The way through a proxy.
     pub proxy: ProxyChoice,
     /// How long each step may take.
@@ -79,7 +81,14 @@ impl Default for Timeouts {
 impl DialOptions {
     /// Dials with the environment's proxy and the usual limits of a client.
     pub fn new(server: Url, roots: PinnedRoots) -> Self {
-        Self { server, roots, proxy: ProxyChoice::default(), timeouts: Timeouts::default(), limits: Limits::client() }
+        Self {
+            server,
+            roots,
+            oldest_tls: OldestTls::default(),
+            proxy: ProxyChoice::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::client(),
+        }
     }
 }
 
@@ -225,7 +234,7 @@ fn head(to_sign: &UpgradeToSign, key: &str, signed: &SignedHeaders) -> Result<St
 }
 
 /// A server's name and port, taken out of its URL.
-struct Target {
+pub(crate) struct Target {
     /// As in the URL: an IPv6 address stands in brackets.
     host: String,
     port: u16,
@@ -233,7 +242,7 @@ struct Target {
 }
 
 impl Target {
-    fn of(url: &Url) -> Result<Self, DialError> {
+    pub(crate) fn of(url: &Url) -> Result<Self, DialError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let bad = |why| DialError::BadUrl { url: format!("{}://{host}", url.scheme()), why };
         if url.scheme() != "https" {
@@ -251,16 +260,16 @@ impl Target {
         Ok(Self { host, port, tls_name })
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    fn host_header(&self) -> String {
+    pub(crate) fn host_header(&self) -> String {
         if self.port == 443 { self.host.clone() } else { self.name() }
     }
 }
 
-async fn tls_to(target: &Target, options: &DialOptions) -> Result<TlsStream<TcpStream>, DialError> {
+pub(crate) async fn tls_to(target: &Target, options: &DialOptions) -> Result<TlsStream<TcpStream>, DialError> {
     let limits = &options.timeouts;
     let proxy = Proxy::choose(&options.proxy, &target.host, target.port, |name| std::env::var(name).ok())?;
     let tcp = match proxy {
@@ -272,7 +281,7 @@ async fn tls_to(target: &Target, options: &DialOptions) -> Result<TlsStream<TcpS
             tcp
         }
     };
-    let config = tls::client_config(&options.roots)
+    let config = tls::client_config(&options.roots, options.oldest_tls)
         .map_err(|error| DialError::Tls { peer: target.name(), why: error.to_string() })?;
     let handshake = TlsConnector::from(config).connect(target.tls_name.clone(), tcp);
     limited("the TLS handshake with", &target.name(), limits.tls, handshake)
@@ -307,7 +316,7 @@ async fn tcp_to(host: &str, port: u16, limits: &Timeouts) -> Result<TcpStream, D
     Err(last)
 }
 
-async fn limited<T>(
+pub(crate) async fn limited<T>(
     step: &'static str,
     peer: &str,
     limit: Duration,

@@ -17,6 +17,7 @@ pub mod framed;
 mod proxy;
 mod stream;
 pub mod tls;
+pub mod websocket;
 
 pub use connection::{Connection, Limits, Opener};
 pub use error::{DialError, EndReason, LinkError, Refusal};

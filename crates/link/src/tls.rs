@@ -50,6 +50,17 @@ impl PinnedRoots {
         Ok(Self { store: Arc::new(store), certificates })
     }
 
+    /// Takes the certificates that this machine trusts, for servers that are none of ours (AWS's service). What cannot
+    /// be used is left out: systems carry old curiosities along.
+    pub fn from_certificates(certificates: Vec<CertificateDer<'static>>) -> Result<Self, DialError> {
+        let mut store = RootCertStore::empty();
+        let (usable, _left_out) = store.add_parsable_certificates(certificates.iter().cloned());
+        if usable == 0 {
+            return Err(DialError::BadRoots { why: "this machine has no root certificate".to_owned() });
+        }
+        Ok(Self { store: Arc::new(store), certificates })
+    }
+
     /// Returns the SHA-256 of each root in hexadecimal, for people to compare at join (T-29).
     pub fn fingerprints(&self) -> Vec<String> {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -68,10 +79,24 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Makes the dialling side's configuration: TLS 1.3 only (T-35), the pinned roots, no resumption, no early data.
-pub(crate) fn client_config(roots: &PinnedRoots) -> Result<Arc<ClientConfig>, rustls::Error> {
+/// The oldest TLS that a connection may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OldestTls {
+    /// 1.3 (T-35): for everything that goes to a server of ours.
+    #[default]
+    Tls13,
+    /// 1.2: for AWS's service, and for ours behind a proxy that ends the TLS. A link refuses it all the same.
+    Tls12,
+}
+
+/// Makes the dialling side's configuration: the pinned roots, no resumption, no early data.
+pub(crate) fn client_config(roots: &PinnedRoots, oldest: OldestTls) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let versions: &[_] = match oldest {
+        OldestTls::Tls13 => &[&TLS13],
+        OldestTls::Tls12 => &[&TLS13, &TLS12],
+    };
     let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(versions)?
         .with_root_certificates(Arc::clone(&roots.store))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];

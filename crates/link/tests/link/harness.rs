@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use munjigi_core::wire::hello::{Hello, Role, ServerHello};
 use munjigi_link::accept::{self, Upgrade};
 use munjigi_link::dial::{self, DialOptions, Dialed, ProxyChoice, SignError, SignedHeaders, UpgradeToSign};
-use munjigi_link::tls::{self, PinnedRoots};
+use munjigi_link::tls::{self, OldestTls, PinnedRoots};
 use munjigi_link::{Connection, Limits, Stream, dial::Timeouts};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -140,6 +140,7 @@ pub(crate) fn options(address: SocketAddr, authority: &Authority) -> DialOptions
     DialOptions {
         server: Url::parse(&format!("https://localhost:{}", address.port())).unwrap(),
         roots: authority.roots(),
+        oldest_tls: OldestTls::Tls13,
         proxy: ProxyChoice::None,
         timeouts: Timeouts::default(),
         limits: quick_limits(),

@@ -4,6 +4,7 @@
 //! bounded by the frame.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::session::TerminalSize;
 
@@ -11,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6")]
     pub wish: Option<open::Wish>,
 }
 
@@ -36,6 +37,9 @@ pub mod open {
         /// stream carries the connection's bytes and no frames.
         #[prost(message, tag = "5")]
         Connect(super::Connect),
+        /// Client to server: begin the session that a call of StartSession has prepared.
+        #[prost(message, tag = "6")]
+        Prepared(super::OpenPrepared),
     }
 }
 
@@ -138,6 +142,37 @@ pub struct Connect {
     pub session_id: String,
 }
 
+/// Client to server: begin the session that a call of StartSession has prepared. Made by whoever called it, in a
+/// program of AWS's that knows no link.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct OpenPrepared {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
+    /// The token that StartSession gave for it. It opens one channel, a stream like this or AWS's WebSocket.
+    #[prost(string, tag = "2")]
+    pub token: String,
+    /// Terminal; absent if there is none. Only a session whose document gives a terminal takes it.
+    #[prost(message, optional, tag = "3")]
+    pub pty: Option<Pty>,
+    /// Environment, by allow-list (T-78).
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub environment: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for OpenPrepared {
+    /// Without the token (T-83).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session_id, pty, environment, token: _ } = self;
+        f.debug_struct("OpenPrepared")
+            .field("session_id", session_id)
+            .field("pty", pty)
+            .field("environment", environment)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Client to server: read an existing session's output from an offset, and type into it unless `watch`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttachSession {
@@ -191,6 +226,12 @@ pub struct Accepted {
     /// `address:port` that the node connected to, in answer to [`Connect`].
     #[prost(string, tag = "11")]
     pub address: String,
+    /// Kind of the session, [`crate::session::SessionKind`] as text, in answer to [`OpenPrepared`].
+    #[prost(string, tag = "12")]
+    pub kind: String,
+    /// Properties of a port session as its document gives them to AWS's clients, in answer to [`OpenPrepared`].
+    #[prost(btree_map = "string, string", tag = "13")]
+    pub port_properties: BTreeMap<String, String>,
 }
 
 /// The wish was refused.

@@ -11,7 +11,7 @@ use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
 use munjigi_core::wire::message::{
-    Accepted, AttachSession, Connect, End, OpenSession, Parameter, Pty, Refused, Rejoin, open,
+    Accepted, AttachSession, Connect, End, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::facts::SessionFacts;
 use super::hub::Order;
 use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
@@ -72,6 +73,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
     match wish {
         Some(open::Wish::Session(wish)) => start(server, caller, request, stream, wish).await,
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
+        Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
         Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
         Some(open::Wish::Start(_) | open::Wish::Rejoin(_)) | None => {
             let message = "this server does not know what the stream is for; is the client newer than the server?";
@@ -139,6 +141,24 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
             }
         },
         Err(error) => refuse_error(stream, &error, &request),
+    }
+}
+
+/// Begins a session that a call of StartSession has prepared for this caller.
+async fn begin(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenPrepared) {
+    let OpenPrepared { session_id, token: _, pty, environment } = wish;
+    let Ok(id) = SessionId::parse(&session_id) else {
+        return refuse(stream, "ValidationException", format!("{session_id:?} is no session id"), "", &request);
+    };
+    let owner = caller.principal();
+    let own = |facts: &SessionFacts| facts.owner_id == owner.unique_id && facts.owner == owner.arn.to_string();
+    match server.gateway.take_prepared_if(&id, own) {
+        Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
+        // The answer to an earlier wish was lost on its way.
+        None => {
+            let again = AttachSession { session_id, watch: false, output_from: 0, from_end: false, pty };
+            attach(server, caller, request, stream, again).await;
+        }
     }
 }
 

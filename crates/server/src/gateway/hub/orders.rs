@@ -72,6 +72,8 @@ impl Hub {
             has_pty: self.facts.pty,
             process_id: 0,
             address: String::new(),
+            kind: self.facts.kind.as_str().to_owned(),
+            port_properties: self.facts.port_properties.clone(),
         }
     }
 

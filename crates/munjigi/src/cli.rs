@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Explain(command::explain::Arguments),
     User(command::user::Arguments),
     Policy(command::policy::Arguments),
+    Plugin(command::plugin::Arguments),
     Doctor(command::doctor::Arguments),
     Completion(command::completion::Arguments),
 }

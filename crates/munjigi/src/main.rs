@@ -4,6 +4,7 @@
 mod cli;
 mod client;
 mod command;
+mod plugin;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -25,13 +26,21 @@ fn main() -> ExitCode {
     // Before anything uses TLS: the provider is chosen once, by us. It fails only if there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     client::terminal::restore_on_panic();
-    let cli = cli::Cli::parse();
-    log_to_stderr(cli.verbose);
-    let own_failure = if cli.command.runs_a_session() { SESSION_FAILED } else { FAILED };
-    let status = match command::run(cli.command) {
+    let mut arguments = std::env::args_os();
+    let (finish, own_failure) = if plugin::is_called(arguments.next().as_deref()) {
+        log_to_stderr(0);
+        (plugin::run(arguments), SESSION_FAILED)
+    } else {
+        let cli = cli::Cli::parse();
+        log_to_stderr(cli.verbose);
+        let own_failure = if cli.command.runs_a_session() { SESSION_FAILED } else { FAILED };
+        (command::run(cli.command), own_failure)
+    };
+    let status = match finish {
         Ok(Finish::Done) => 0,
         Ok(Finish::Problems) => FAILED,
         Ok(Finish::Agent(code)) => return code,
+        Ok(Finish::Status(status)) => status,
         Ok(Finish::Session(outcome)) => session_status(outcome),
         Err(error) if output_was_closed(&error) => OUTPUT_CLOSED,
         Err(error) => {

@@ -8,8 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::server::Running;
-use crate::harness::{TestServer, output, python_tool, success, wait_for};
-use crate::terminal::Terminal;
+use crate::harness::{Terminal, TestServer, output, python_tool, success, wait_for};
 
 /// A node with the test double.
 struct AwsAgent {

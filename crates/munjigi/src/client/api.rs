@@ -147,7 +147,12 @@ impl Api {
     /// Prepares calls; nothing is dialled yet.
     pub(crate) fn new(context: Context) -> anyhow::Result<Self> {
         let options = super::link::dial_options(&context)?;
-        Ok(Self { context, options, sender: None, clock_ahead_secs: None })
+        Ok(Self::with_options(context, options))
+    }
+
+    /// Prepares calls that dial in another way than the usual one.
+    pub(crate) fn with_options(context: Context, options: DialOptions) -> Self {
+        Self { context, options, sender: None, clock_ahead_secs: None }
     }
 
     /// Returns where and as whom it calls.

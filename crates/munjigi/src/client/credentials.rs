@@ -1,6 +1,7 @@
 //! AWS shared-credentials files: INI with a section per profile. Read by the rules of the AWS tools, within bounds;
 //! nothing of their content ever stands in an error (T-83).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -69,9 +70,45 @@ pub(crate) fn read_bounded(path: &Path) -> anyhow::Result<String> {
 
 /// Finds a profile in the text of a credentials file.
 pub(crate) fn parse(text: &str, wanted: &str) -> Result<Profile, CredentialsError> {
+    let Sections { settings, known } = sections(text, wanted)?;
+    let Some(settings) = settings else {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(CredentialsError::NoProfile { wanted: wanted.to_owned(), known });
+    };
+    let value = |key: &str| settings.get(key).map(|value| value.expose().clone());
+    let needed = |key: &'static str| {
+        value(key)
+            .filter(|value| !value.is_empty())
+            .ok_or(CredentialsError::Missing { profile: wanted.to_owned(), key })
+    };
+    Ok(Profile {
+        credentials: Credentials {
+            access_key_id: needed("aws_access_key_id")?,
+            secret: SecretKey::new(needed("aws_secret_access_key")?),
+            session_token: value("aws_session_token").map(Secret::new),
+        },
+        region: value("region"),
+    })
+}
+
+/// Returns all settings of a profile, by their names in lower case; `None` if the text has no such profile.
+pub(crate) fn settings(text: &str, wanted: &str) -> Result<Option<Settings>, CredentialsError> {
+    sections(text, wanted).map(|sections| sections.settings)
+}
+
+/// The settings of a profile.
+pub(crate) type Settings = HashMap<String, Secret<String>>;
+
+struct Sections {
+    settings: Option<Settings>,
+    /// Every profile's name.
+    known: Vec<String>,
+}
+
+fn sections(text: &str, wanted: &str) -> Result<Sections, CredentialsError> {
     let mut known = Vec::new();
-    let mut section = None;
-    let (mut key_id, mut secret, mut token, mut region) = (None, None, None, None);
+    let mut ours = None;
+    let mut settings: Option<Settings> = None;
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let indented = line.starts_with([' ', '\t']);
@@ -85,37 +122,23 @@ pub(crate) fn parse(text: &str, wanted: &str) -> Result<Profile, CredentialsErro
             // In a config file the section is called `profile NAME`.
             let name = name.strip_prefix("profile ").unwrap_or(name).trim();
             known.push(name.to_owned());
-            section = Some(name == wanted);
+            ours = Some(name == wanted);
+            if name == wanted {
+                settings.get_or_insert_default();
+            }
             continue;
         }
-        let Some(ours) = section else { return Err(CredentialsError::NoSection { line: number }) };
+        let Some(ours) = ours else { return Err(CredentialsError::NoSection { line: number }) };
         let Some((key, value)) = line.split_once('=') else { return Err(CredentialsError::Line { line: number }) };
         // Indented lines belong to a nested setting (`s3 =`), which is none of ours.
-        if !ours || indented {
-            continue;
-        }
-        let value = value.trim().to_owned();
-        match key.trim().to_ascii_lowercase().as_str() {
-            "aws_access_key_id" => key_id = Some(value),
-            "aws_secret_access_key" => secret = Some(SecretKey::new(value)),
-            "aws_session_token" => token = Some(Secret::new(value)),
-            "region" => region = Some(value),
-            _ => {}
+        if ours
+            && !indented
+            && let Some(settings) = &mut settings
+        {
+            settings.insert(key.trim().to_ascii_lowercase(), Secret::new(value.trim().to_owned()));
         }
     }
-    if !known.iter().any(|name| name == wanted) {
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(CredentialsError::NoProfile { wanted: wanted.to_owned(), known });
-    }
-    let missing = |key| CredentialsError::Missing { profile: wanted.to_owned(), key };
-    Ok(Profile {
-        credentials: Credentials {
-            access_key_id: key_id.filter(|id| !id.is_empty()).ok_or(missing("aws_access_key_id"))?,
-            secret: secret.filter(|key| !key.expose().is_empty()).ok_or(missing("aws_secret_access_key"))?,
-            session_token: token,
-        },
-        region,
-    })
+    Ok(Sections { settings, known })
 }
 
 #[cfg(test)]

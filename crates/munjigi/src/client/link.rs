@@ -37,10 +37,15 @@ pub(crate) fn dial_options(context: &Context) -> anyhow::Result<DialOptions> {
     };
     let pem = read_bounded(file).context("cannot read the server's root certificate")?;
     let roots = PinnedRoots::from_pem(pem.as_bytes()).with_context(|| format!("cannot use {}", file.display()))?;
-    let mut options = DialOptions::new(context.endpoint.clone(), roots);
+    Ok(options_for(&context.endpoint, roots))
+}
+
+/// Makes the options for a server whose certificate leads to one of these roots.
+pub(crate) fn options_for(endpoint: &Url, roots: PinnedRoots) -> DialOptions {
+    let mut options = DialOptions::new(endpoint.clone(), roots);
     options.limits.ping_interval = PING_INTERVAL;
     options.limits.ping_answer = PING_ANSWER;
-    Ok(options)
+    options
 }
 
 /// Dials the server as the context's principal. Returns before the server has answered.

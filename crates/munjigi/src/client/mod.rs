@@ -11,7 +11,7 @@ pub(crate) mod embedded;
 mod escape;
 pub(crate) mod findings;
 pub(crate) mod flow;
-mod link;
+pub(crate) mod link;
 pub(crate) mod playback;
 pub(crate) mod progress;
 pub(crate) mod recording;

@@ -88,7 +88,12 @@ impl Dialer {
     /// Prepares dialling of a context's server.
     pub(crate) fn new(context: Rc<Context>) -> anyhow::Result<Self> {
         let options = super::link::dial_options(&context)?;
-        Ok(Self { context, options, backoff: Backoff::new() })
+        Ok(Self::with_options(context, options))
+    }
+
+    /// Prepares dialling of a context's server in another way than the usual one.
+    pub(crate) fn with_options(context: Rc<Context>, options: DialOptions) -> Self {
+        Self { context, options, backoff: Backoff::new() }
     }
 
     /// Begins an attempt. `lost_for` is how long there has been no link, `None` for the first.

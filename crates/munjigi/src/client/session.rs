@@ -60,39 +60,68 @@ enum Event {
 
 /// Runs a session until it ends or is left.
 pub(crate) async fn run(context: Rc<Context>, start: Start, face: Face) -> anyhow::Result<Outcome> {
-    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let signals = Signals::new().context("cannot wait for signals")?;
     let dialer = Dialer::new(context)?;
-    let mut client = Client {
-        road: dialer.dial(None),
-        dialer,
-        // Standard input is read from the start: the first keys travel with the request.
-        source: Some(Source::stdin().context("cannot read standard input")?),
-        screen: Screen::new().context("cannot write to standard output")?,
-        escape: (face == Face::Terminal).then(EscapeDetector::default),
-        token: Uuid::new_v4().to_string(),
-        start,
-        face,
-        input: InputBuffer::default(),
-        output: OutputCursor::default(),
-        session: None,
-        accepted: false,
-        trouble: None,
-        begun: Instant::now(),
-    };
-    let raw = (face == Face::Terminal).then(RawMode::enter).transpose().context("cannot set up the terminal")?;
-    let outcome = client.run(&mut signals).await;
-    let Client { screen, road, .. } = client;
-    let shown = tokio::select! {
-        shown = screen.finish() => shown,
-        // A signal while the last output waits for a reader that does not read.
-        signal = signals.next_ending() => return Ok(Outcome::Interrupted(signal)),
-    };
-    drop(raw);
-    drop(road);
-    match shown {
-        Err(error) if error.reader_is_gone() => Ok(outcome),
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(outcome),
+    // Standard input is read from the start: the first keys travel with the request.
+    let mut client = Client::new(dialer.dial(None), dialer, start, face)?;
+    client.escape = (face == Face::Terminal).then(EscapeDetector::default);
+    client.run_with(signals).await
+}
+
+/// Goes on with a session on the stream that was just granted to it; nothing was sent on it yet. There are no escape
+/// keys: whoever calls has a face of his own.
+pub(crate) async fn carry(
+    dialer: Dialer,
+    way: Way,
+    granted: Accepted,
+    face: Face,
+    signals: Signals,
+) -> anyhow::Result<Outcome> {
+    let start = Start::Attach { session_id: granted.session_id.clone(), from_start: true };
+    let mut client = Client::new(Road::Open(Box::new(way)), dialer, start, face)?;
+    match client.accepted(granted) {
+        Next::Continue => client.run_with(signals).await,
+        Next::Stop(outcome) => Ok(outcome),
+    }
+}
+
+impl Client {
+    fn new(road: Road, dialer: Dialer, start: Start, face: Face) -> anyhow::Result<Self> {
+        Ok(Self {
+            road,
+            dialer,
+            source: Some(Source::stdin().context("cannot read standard input")?),
+            screen: Screen::new().context("cannot write to standard output")?,
+            escape: None,
+            token: Uuid::new_v4().to_string(),
+            start,
+            face,
+            input: InputBuffer::default(),
+            output: OutputCursor::default(),
+            session: None,
+            accepted: false,
+            trouble: None,
+            begun: Instant::now(),
+        })
+    }
+
+    async fn run_with(mut self, mut signals: Signals) -> anyhow::Result<Outcome> {
+        let raw =
+            (self.face == Face::Terminal).then(RawMode::enter).transpose().context("cannot set up the terminal")?;
+        let outcome = self.run(&mut signals).await;
+        let Client { screen, road, .. } = self;
+        let shown = tokio::select! {
+            shown = screen.finish() => shown,
+            // A signal while the last output waits for a reader that does not read.
+            signal = signals.next_ending() => return Ok(Outcome::Interrupted(signal)),
+        };
+        drop(raw);
+        drop(road);
+        match shown {
+            Err(error) if error.reader_is_gone() => Ok(outcome),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(outcome),
+        }
     }
 }
 
@@ -213,6 +242,12 @@ impl Client {
             return Next::Continue;
         }
         let Some(escape) = &mut self.escape else {
+            if self.face == Face::Terminal
+                && self.trouble.as_ref().is_some_and(|trouble| trouble.told)
+                && bytes.contains(&INTERRUPT_KEY)
+            {
+                return Next::Stop(Outcome::Left { running: self.session.as_ref().map(|session| session.id.clone()) });
+            }
             self.input.push(&bytes);
             return Next::Continue;
         };
@@ -467,7 +502,11 @@ impl Client {
         }
         trouble.told = true;
         let last = trouble.last.clone();
-        let leave = if self.escape.is_some() { "; ~. leaves" } else { "" };
+        let leave = match self.face {
+            Face::Terminal if self.escape.is_some() => "; ~. leaves",
+            Face::Terminal => "; Ctrl-C leaves",
+            Face::RemoteTerminal | Face::Pipes => "",
+        };
         self.say(&format!(
             "reconnecting: {last}; what you type is kept and the session waits {}{leave}",
             duration(window)

@@ -26,11 +26,17 @@ pub(crate) struct Signals {
 impl Signals {
     /// Begins to listen. Call it inside of a runtime.
     pub(crate) fn new() -> io::Result<Self> {
-        let ignored = ignored_mask();
-        let listen = |kind: SignalKind| {
-            let bit = 1_u64 << (kind.as_raw_value() - 1);
-            (ignored & bit == 0).then(|| signal(kind)).transpose()
-        };
+        Self::unless(ignored_mask())
+    }
+
+    /// As [`Self::new`], but hears the signals of Ctrl-C and Ctrl-\ even if they were ignored: the AWS command line
+    /// ignores them for itself while its plugin runs, and the plugin inherits that.
+    pub(crate) fn of_plugin() -> io::Result<Self> {
+        Self::unless(ignored_mask() & !(bit(SignalKind::interrupt()) | bit(SignalKind::quit())))
+    }
+
+    fn unless(ignored: u64) -> io::Result<Self> {
+        let listen = |kind: SignalKind| (ignored & bit(kind) == 0).then(|| signal(kind)).transpose();
         Ok(Self {
             hangup: listen(SignalKind::hangup())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -78,6 +84,10 @@ async fn received(signal: &mut Option<unix::Signal>) {
     if came.is_none() {
         std::future::pending::<()>().await;
     }
+}
+
+fn bit(kind: SignalKind) -> u64 {
+    1 << (kind.as_raw_value() - 1)
 }
 
 /// Returns the signals this process ignores, bit 0 for signal 1, as the kernel tells; none where it does not tell.

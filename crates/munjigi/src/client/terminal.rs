@@ -61,6 +61,11 @@ pub(crate) fn restore_on_panic() {
     }));
 }
 
+/// Tells whether standard input is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Tells whether standard input, output and error are all terminals.
 pub(crate) fn everything_is_a_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()

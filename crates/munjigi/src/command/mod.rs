@@ -10,6 +10,7 @@ pub(crate) mod explain;
 pub(crate) mod kill;
 pub(crate) mod ls;
 pub(crate) mod play;
+pub(crate) mod plugin;
 pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod server;
@@ -43,6 +44,8 @@ pub(crate) enum Finish {
     Agent(ExitCode),
     /// A session ended or failed.
     Session(Outcome),
+    /// Everything was said already; this is the exit status.
+    Status(u8),
 }
 
 /// Runs a command.
@@ -67,12 +70,13 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
         Command::Env(arguments) => env::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
+        Command::Plugin(arguments) => plugin::run(arguments),
         Command::Completion(arguments) => completion::run(&arguments),
     }
 }
 
 /// Runs a client command on a runtime of its own: one thread, so that a keystroke never changes threads.
-fn wait_for(work: impl Future<Output = anyhow::Result<Finish>>) -> anyhow::Result<Finish> {
+pub(crate) fn wait_for(work: impl Future<Output = anyhow::Result<Finish>>) -> anyhow::Result<Finish> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

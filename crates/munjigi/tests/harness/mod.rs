@@ -3,10 +3,12 @@
 pub(crate) mod cut;
 pub(crate) mod link;
 pub(crate) mod server;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 
 pub(crate) use cut::CutProxy;
 pub(crate) use server::{TestAgent, TestServer};
+pub(crate) use terminal::Terminal;
 pub(crate) use wait::wait_for;
 
 use std::path::PathBuf;

@@ -1,0 +1,243 @@
+//! The AWS command line with this program as its session-manager-plugin: nothing but the variables of `munjigi env`, and
+//! the plugin in PATH. Over the link, and in AWS's own protocol.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::faults::user;
+use crate::harness::{CutProxy, Terminal, TestAgent, TestServer, output, success, wait_for};
+
+/// A server with a node, and the plugin installed.
+struct Stage {
+    server: TestServer,
+    /// Ends with the stage.
+    _agent: TestAgent,
+    plugin_dir: PathBuf,
+}
+
+/// Which protocol the plugin uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Link,
+    Aws,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let server = TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n", user()));
+        let _agent = server.agent("web-1");
+        let plugin_dir = server.directory().join("bin");
+        success(&mut server.munjigi(&["plugin", "install", "--dir", plugin_dir.to_str().unwrap()]));
+        Self { server, _agent, plugin_dir }
+    }
+
+    /// Builds a command of `aws` that finds the plugin.
+    fn aws(&self, mode: Mode, arguments: &[&str]) -> Command {
+        let mut command = self.server.aws(arguments);
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", self.plugin_dir.display()));
+        command.env("MUNJIGI_PLUGIN_MODE", if mode == Mode::Link { "link" } else { "aws" });
+        command
+    }
+
+    /// Starts `aws ssm start-session` in a terminal, and waits for the shell.
+    fn shell(&self, mode: Mode, rows: u16, columns: u16, more: &[&str]) -> Terminal {
+        let mut command = self.aws(mode, &["ssm", "start-session", "--target", "web-1"]);
+        command.args(more);
+        let mut terminal = Terminal::run(&command, rows, columns);
+        terminal.expect("Starting session with SessionId: ");
+        terminal.type_in("exec /bin/sh -i\n");
+        terminal.type_in("PS1='$ '; echo be''gin\n");
+        terminal.expect("begin");
+        terminal
+    }
+
+    fn only_session(&self) -> Value {
+        let mut sessions = self.server.sessions();
+        assert_eq!(sessions.len(), 1, "{sessions:?}");
+        sessions.remove(0)
+    }
+
+    fn played(&self, id: &str) -> String {
+        success(&mut self.server.munjigi(&["play", id, "--text"]))
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        let trail = success(&mut self.server.munjigi(&["audit", "--output", "json"]));
+        let events = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| event["eventName"] == name).collect()
+    }
+}
+
+/// The interactive shell: size, resize, Ctrl-C, Hangul, the exit status, recording and trail.
+fn an_interactive_shell(mode: Mode) {
+    let stage = Stage::new();
+    let mut terminal = stage.shell(mode, 37, 111, &["--reason", "ticket 4711"]);
+    terminal.type_in("stty size; tty; echo $TERM\n");
+    terminal.expect("37 111");
+    terminal.expect("/dev/pts/");
+    terminal.resize(50, 132);
+    wait_for("the new size", || {
+        terminal.type_in("stty size\n");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        terminal.screen().contains("50 132").then_some(())
+    });
+    terminal.type_in("sleep 1017\n");
+    terminal.expect("sleep 1017");
+    wait_for("sleep to run", || {
+        let running = output(Command::new("pgrep").args(["-xf", "sleep 1017"]));
+        (!running.stdout.is_empty()).then_some(())
+    });
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo 안녕''하세요\n");
+    terminal.expect("안녕하세요");
+    terminal.type_in("exit 0\n");
+    terminal.expect("Exiting session with sessionId: ");
+    assert_eq!(terminal.end(), Some(0));
+    let session = stage.only_session();
+    let id = session["id"].as_str().unwrap();
+    let played = stage.played(id);
+    assert!(played.contains("안녕하세요") && played.contains("50 132"), "{played}");
+    let start = stage.events("StartSession").remove(0);
+    assert_eq!(start["requestParameters"]["reason"], "ticket 4711");
+    assert_eq!(start["responseElements"]["sessionId"], id);
+    let end = stage.events("EndSession").remove(0);
+    assert_eq!(end["additionalEventData"]["recordingId"], id, "{end}");
+    success(&mut stage.server.munjigi(&["verify"]));
+}
+
+#[test]
+fn an_interactive_shell_over_the_link_is_as_on_the_node_itself() {
+    an_interactive_shell(Mode::Link);
+}
+
+#[test]
+fn the_exit_status_of_the_program_is_the_plugins() {
+    let stage = Stage::new();
+    let mut terminal = stage.shell(Mode::Link, 24, 80, &[]);
+    terminal.type_in("exit 42\n");
+    // What the AWS command line makes of it.
+    terminal.expect("returned non-zero exit status 42");
+    assert_eq!(terminal.end(), Some(255));
+}
+
+#[test]
+fn a_command_without_a_terminal_has_its_own_outputs() {
+    let stage = Stage::new();
+    let document = "AWS-StartNonInteractiveCommand";
+    let parameters = r#"{"command":["sh -c 'echo out; echo err >&2; exit 3'"]}"#;
+    let arguments =
+        ["ssm", "start-session", "--target", "web-1", "--document-name", document, "--parameters", parameters];
+    let ran = output(&mut stage.aws(Mode::Link, &arguments));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(text(&ran.stdout).contains("\nout\n") && !text(&ran.stdout).contains("err"), "{ran:?}");
+    assert!(text(&ran.stderr).contains("err\n") && text(&ran.stderr).contains("exit status 3"), "{ran:?}");
+    let session = stage.only_session();
+    assert_eq!((&session["exit"], &session["endReason"]), (&Value::from(3), &Value::from("exited")));
+}
+
+/// Runs the plugin as the AWS command line would, for a session that does not exist.
+fn hand_over(stage: &Stage, mode: Mode, endpoint: &str) -> std::process::Output {
+    let url = stage.server.url(None);
+    let response = format!(
+        r#"{{"SessionId":"nobody-0123456789abcdef0","TokenValue":"guessed","StreamUrl":"{}/v1/data-channel/nobody-0123456789abcdef0?role=publish_subscribe"}}"#,
+        url.replace("https:", "wss:")
+    );
+    let mut plugin = Command::new(stage.plugin_dir.join("session-manager-plugin"));
+    plugin.args(["AWS_SSM_START_SESSION_RESPONSE", "local-1", "StartSession", "", r#"{"Target":"web-1"}"#, endpoint]);
+    stage.server.configure(&mut plugin);
+    plugin.env("AWS_SSM_START_SESSION_RESPONSE", response);
+    plugin.env("MUNJIGI_PLUGIN_MODE", if mode == Mode::Link { "link" } else { "aws" });
+    output(&mut plugin)
+}
+
+#[test]
+fn where_the_original_hangs_or_shrugs_there_are_words_and_a_status() {
+    let stage = Stage::new();
+    let url = stage.server.url(None);
+    for mode in [Mode::Link, Mode::Aws] {
+        let ran = hand_over(&stage, mode, &url);
+        assert_eq!(ran.status.code(), Some(255), "{mode:?} {ran:?}");
+        assert!(String::from_utf8_lossy(&ran.stderr).contains("munjigi: "), "{mode:?} {ran:?}");
+        assert!(!String::from_utf8_lossy(&ran.stderr).contains("guessed"), "{mode:?} {ran:?}");
+    }
+    let nowhere = output(Command::new(stage.plugin_dir.join("session-manager-plugin")).args(["a", "b", "c", "d"]));
+    assert_eq!(nowhere.status.code(), Some(255), "{nowhere:?}");
+    let version = success(Command::new(stage.plugin_dir.join("session-manager-plugin")).arg("--version"));
+    assert_eq!(version, "1.2.1000.0\n");
+}
+
+#[test]
+fn the_plugin_is_installed_found_and_removed() {
+    let stage = Stage::new();
+    let dir = stage.plugin_dir.to_str().unwrap();
+    let with_path = |arguments: &[&str]| {
+        let mut command = stage.server.munjigi(arguments);
+        command.env("PATH", dir);
+        command
+    };
+    let status: Value = serde_json::from_str(&success(&mut with_path(&["plugin", "status", "-o", "json"]))).unwrap();
+    assert_eq!((&status["ours"], &status["version"]), (&Value::Bool(true), &Value::from("1.2.1000.0")));
+    success(&mut with_path(&["plugin", "remove", "--dir", dir]));
+    assert_eq!(output(&mut with_path(&["plugin", "status"])).status.code(), Some(1));
+    std::fs::write(stage.plugin_dir.join("session-manager-plugin"), "foreign").unwrap();
+    let refused = output(&mut with_path(&["plugin", "install", "--dir", dir]));
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is not ours"));
+}
+
+#[test]
+fn what_policy_forbids_is_refused_before_the_plugin_runs() {
+    let stage = Stage::new();
+    let policy = stage.server.directory().join("nothing.json");
+    std::fs::write(
+        &policy,
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:DescribeSessions","Resource":"*"}]}"#,
+    )
+    .unwrap();
+    let profile =
+        success(&mut stage.server.munjigi(&["user", "add", "bob", "--policy", policy.to_str().unwrap(), "--key"]));
+    let file = stage.server.directory().join("bob.credentials");
+    std::fs::write(&file, profile).unwrap();
+    let mut command = stage.aws(Mode::Link, &["ssm", "start-session", "--target", "web-1"]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", &file).env("AWS_PROFILE", "bob");
+    let ran = output(&mut command);
+    assert!(!ran.status.success());
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("AccessDeniedException") && said.contains("not authorized"), "{said}");
+    let refused = stage.events("StartSession");
+    assert!(refused.iter().any(|event| event["errorCode"] == "AccessDeniedException"), "{refused:?}");
+}
+
+#[test]
+fn a_cut_connection_loses_nothing_over_the_link() {
+    let stage = Stage::new();
+    cut_while_counting(&stage, Mode::Link);
+}
+
+/// Counts on the node while the connection is reset several times; every line must be there once, in order.
+fn cut_while_counting(stage: &Stage, mode: Mode) {
+    let proxy = CutProxy::start(stage.server.address());
+    let mut command = stage.aws(mode, &["ssm", "start-session", "--target", "web-1"]);
+    command.env("AWS_ENDPOINT_URL", stage.server.url(Some(proxy.port())));
+    let mut terminal = Terminal::run(&command, 24, 80);
+    terminal.expect("Starting session with SessionId: ");
+    terminal.type_in("exec /bin/sh -i\n");
+    terminal.type_in("stty -echo; PS1=; echo be''gin\n");
+    terminal.expect("begin");
+    terminal.type_in("n=0; while [ $n -lt 2000 ]; do n=$((n+1)); echo line $n; [ $((n%20)) = 0 ] && sleep 0.05; done; echo all''done\n");
+    let mut shown = String::new();
+    for mark in ["line 200\r", "line 600\r", "line 1100\r"] {
+        shown += &terminal.expect(mark);
+        proxy.reset();
+    }
+    shown += &terminal.expect("alldone");
+    terminal.type_in("echo key''board; exit 0\n");
+    terminal.expect("keyboard");
+    assert_eq!(terminal.end(), Some(0));
+    let lines: Vec<&str> = shown.lines().filter(|line| line.starts_with("line ")).collect();
+    let expected: Vec<String> = (1..=2000).map(|n| format!("line {n}")).collect();
+    let wrong = lines.iter().zip(&expected).position(|(line, expected)| line != expected);
+    assert!(lines.len() == 2000 && wrong.is_none(), "{} lines, first wrong at {wrong:?}", lines.len());
+}

@@ -1,6 +1,10 @@
 //! How much a channel sends at once and keeps: chosen by who is at the other end.
 
-/// Bounds of one channel. Sizes are bytes of payload.
+/// What a message costs beyond its payload, for the window and the queue: a peer that takes nothing must not make a
+/// million messages of one byte out of a mebibyte.
+pub(super) const OVERHEAD: usize = 256;
+
+/// Bounds of one channel. Sizes are bytes of payload; in windows and queue each message counts for a little more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelLimits {
     /// Most bytes of terminal or connection in one message.
@@ -42,10 +46,10 @@ impl ChannelLimits {
     pub const fn towards_plugin() -> Self {
         Self {
             payload: 32 * 1024,
-            window_first: 128 * 1024,
-            window_least: 64 * 1024,
-            window_most: 1024 * 1024,
-            queue: 64 * 1024,
+            window_first: 4 * (32 * 1024 + OVERHEAD),
+            window_least: 2 * (32 * 1024 + OVERHEAD),
+            window_most: 32 * (32 * 1024 + OVERHEAD),
+            queue: 2 * (32 * 1024 + OVERHEAD),
             gap_ms: 0,
             receive: 10_000 * 1024,
             receive_messages: 10_000,

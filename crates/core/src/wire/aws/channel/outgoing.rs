@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::Millis;
 use super::super::message::{AgentMessage, FLAG_SYN, PayloadType};
-use super::limits::ChannelLimits;
+use super::limits::{ChannelLimits, OVERHEAD};
 use super::rtt::Rtt;
 use super::window::Window;
 use super::{Full, MessageIds, Role};
@@ -25,6 +25,7 @@ const MEASURED_ATTEMPTS: u32 = 5;
 #[derive(Debug)]
 struct Entry {
     kind: PayloadType,
+    /// Payload and [`OVERHEAD`].
     bytes: usize,
     state: State,
 }
@@ -69,7 +70,7 @@ pub(super) struct Outgoing {
     sent: usize,
     /// Bytes sent on the present socket, and on no earlier one, that the peer may still be busy with.
     in_flight: usize,
-    /// Bytes never sent.
+    /// Bytes never sent, overhead included.
     waiting: usize,
     /// Entries not acknowledged.
     open: usize,
@@ -124,9 +125,10 @@ impl Outgoing {
 
     fn push(&mut self, kind: PayloadType, payload: Bytes) {
         if !payload.is_empty() {
-            self.waiting += payload.len();
+            let bytes = payload.len() + OVERHEAD;
+            self.waiting += bytes;
             self.open += 1;
-            self.entries.push_back(Entry { kind, bytes: payload.len(), state: State::Waiting(payload) });
+            self.entries.push_back(Entry { kind, bytes, state: State::Waiting(payload) });
         }
     }
 

@@ -55,6 +55,7 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::OVERHEAD;
     use super::*;
 
     #[test]
@@ -63,8 +64,9 @@ mod tests {
         let mut window = Window::new(&limits);
         for round in 1..20_u64 {
             let before = window.bytes();
-            for _ in 0..before / limits.payload {
-                window.acknowledged(limits.payload, before, 20, Millis(round * 20));
+            let message = limits.payload + OVERHEAD;
+            for _ in 0..before / message {
+                window.acknowledged(message, before, 20, Millis(round * 20));
             }
             assert_eq!(window.bytes(), (2 * before).min(limits.window_most));
         }

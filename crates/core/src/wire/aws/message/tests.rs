@@ -139,6 +139,19 @@ fn names_and_numbers_go_both_ways() {
 }
 
 #[test]
+fn a_message_of_the_npm_package_ssm_session_is_read_as_the_agent_reads_it() {
+    // Its type stands behind its padding, and its digest is half of the hexadecimal text.
+    let frame = "00000074000000000000000000000000000000696e7075745f73747265616d5f6461746100000001000001a20193631c0000000000\
+                 0000010000000000000000a50cdefc2facb1adf963e8611cfc4a6d37353033623833323133306334363136356439343735396234\
+                 33313337313163000000010000000c6563686f20ed959ceab8800a";
+    let frame = hex::decode(frame).unwrap();
+    let message = AgentMessage::decode(frame.clone(), Reader::Agent).unwrap();
+    assert_eq!((message.kind, message.sequence), (MessageType::InputStreamData, 1));
+    assert_eq!(message.payload, "echo 한글\n");
+    assert_eq!(AgentMessage::decode(frame, Reader::Client), Err(MessageError::Digest));
+}
+
+#[test]
 fn a_message_over_the_limit_is_refused() {
     let frame = vec![0; MAX_MESSAGE + 1];
     assert_eq!(AgentMessage::decode(frame, Reader::Agent), Err(MessageError::TooLarge(MAX_MESSAGE + 1)));

@@ -69,3 +69,11 @@ fn a_plugin_that_takes_nothing_costs_no_more_than_window_and_queue() {
     let taken = 1000 - world.a.source.len();
     assert!(taken * FRAME <= limits.window_first + limits.queue, "{taken} frames");
 }
+
+#[test]
+fn single_bytes_that_nobody_takes_are_bounded_by_their_number() {
+    let mut door = Ours::new(Role::Agent, ChannelLimits::towards_plugin(), Random::new(1)).channel;
+    let queued = (0..1_000_000).take_while(|_| door.queue(PayloadType::Output, "x".into()).is_ok()).count();
+    assert_eq!(door.unacknowledged(), queued);
+    assert!(queued < 1_000, "{queued}");
+}

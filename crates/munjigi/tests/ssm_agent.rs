@@ -79,10 +79,10 @@ fn a_shell_on_awss_agent_is_a_recorded_session_like_any_other() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         terminal.screen().contains("50 132").then_some(())
     });
-    terminal.type_in("sleep 1000\n");
-    terminal.expect("sleep 1000");
+    terminal.type_in("sleep 1001\n");
+    terminal.expect("sleep 1001");
     wait_for("sleep to run", || {
-        let running = output(Command::new("pgrep").args(["-xf", "sleep 1000"]));
+        let running = output(Command::new("pgrep").args(["-xf", "sleep 1001"]));
         (!running.stdout.is_empty()).then_some(())
     });
     terminal.type_in("\u{3}");
@@ -185,6 +185,11 @@ fn an_agent_that_does_not_answer_fails_the_start_and_one_that_cannot_says_why() 
     let refused = output(&mut server.munjigi(&["run", "aws-1", "--user", "no-such-user", "--", "true"]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("no-such-user does not exist"), "{refused:?}");
+
+    let ports = ["ssm", "start-session", "--target", "aws-1", "--document-name", "AWS-StartPortForwardingSession"];
+    let refused = output(server.aws(&ports).args(["--parameters", "portNumber=22"]));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("no port sessions"), "{refused:?}");
 }
 
 #[test]
@@ -204,6 +209,10 @@ fn a_node_reaches_no_channel_of_another_node_or_session() {
     assert!(!tried.contains("stolen"), "{tried}");
     assert_eq!(tried.matches("<AccessDeniedException>").count(), 1, "{tried}");
     assert_eq!(tried.matches("Session is already terminated").count(), 2, "{tried}");
+    let (id, code) = server.activation();
+    let mut liar = double(&server, "liar");
+    liar.args(["--id", &id, &format!("--code={code}"), "--victim", &session]);
+    let (_liar, _) = Running::start(&mut liar, "ready ");
     // The one who was to be robbed has noticed nothing.
     terminal.type_in("echo still''here; exit\n");
     terminal.expect("stillhere");

@@ -117,7 +117,7 @@ class Agent:
         try:
             answer = self.call("EC2WindowsMessageDeliveryService.GetMessages", "ec2messages", body, self.sign)
             assert answer["Messages"] == [], answer
-        except (OSError, IndexError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             log("polling ended:", error)
 
     def create_channel(self, path, body):
@@ -162,6 +162,8 @@ class Agent:
         if self.options.fault == "garbage":
             for size in [0, 1, 119, 120, 5000]:
                 self.control.send(2, os.urandom(size))
+        if self.options.victim:
+            threading.Thread(target=self.task_complete, args=(self.options.victim, "Success", ""), daemon=True).start()
         print(f"ready {self.node}", flush=True)
         while True:
             message = unpack(self.control.receive())
@@ -208,6 +210,7 @@ def main():
     parser.add_argument("--code", default="")
     parser.add_argument("--name", default="aws-1")
     parser.add_argument("--fault", default="", choices=["", "deaf", "garbage"])
+    parser.add_argument("--victim", default="", help="somebody else's session, which is said to be over")
     parser.add_argument("--steal", nargs="*", default=[], help="channels of others to ask for, then leave")
     agent = Agent(parser.parse_args())
 
@@ -232,7 +235,7 @@ def main():
     while True:
         try:
             agent.serve()
-        except (OSError, IndexError) as error:
+        except OSError as error:
             log("control channel:", error)
         # The agent waits longer, and doubles.
         time.sleep(1)

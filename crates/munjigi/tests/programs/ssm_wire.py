@@ -79,6 +79,8 @@ class Http:
             while piece := connection.recv(65536):
                 answer += piece
         head, _, rest = answer.partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionError("no answer")
         return int(head.split()[1]), rest
 
 

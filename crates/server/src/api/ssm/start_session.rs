@@ -210,6 +210,14 @@ impl Operation for StartSession {
         let link = server.gateway.nodes.get(&node.id);
         let not_connected = || ApiError::bad("TargetNotConnected", format!("{} is not connected.", node.id));
         let epoch = link.ok_or_else(not_connected)?.epoch;
+        if node.agent == AgentKind::Aws && plan.kind == SessionKind::Port {
+            // It looks names up by itself, and nobody could check what it connects to (T-58).
+            let what = "runs AWS's agent, which has shells and commands here but no port sessions";
+            return Err(ApiError::bad(
+                "InvalidDocument",
+                format!("{} {what}; install Munjigi's agent on it", node.name),
+            ));
+        }
         if server.recordings.disk_state().await.map_err(ApiError::internal)? == DiskState::Full {
             return Err(ApiError::Unavailable(
                 "the disk for recordings is full, so no session starts; free some space",

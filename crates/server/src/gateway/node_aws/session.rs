@@ -49,6 +49,11 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(60);
 const OUTPUT_AHEAD: usize = 64 * 1024;
 /// Output that may still wait when the agent is asked to go on, bytes.
 const OUTPUT_RESUMED: usize = 16 * 1024;
+/// Output taken from the channel, and thereby acknowledged, though it has to wait, bytes: what was on its way when the
+/// agent was asked to pause. An agent that ends waits for acknowledgements for two seconds and then throws away the rest.
+const OUTPUT_MOST: usize = 512 * 1024;
+/// How long the data channel is read on after the agent said on the other channel that the session is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Input and the like that may wait for the channel, bytes. A client sends at most 256 KiB unacknowledged.
 const INPUT_FULL: usize = 512 * 1024;
 /// Pieces of it.
@@ -255,7 +260,7 @@ impl<'l> Session<'l> {
 
     /// Gives the hub what the channel has, as long as the hub takes it.
     fn deliver(&mut self) {
-        while self.stream.writer.pending() < OUTPUT_AHEAD && self.phase != Phase::Told {
+        while self.stream.writer.pending() < OUTPUT_MOST && self.phase != Phase::Told {
             let Some((kind, payload)) = self.channel.next_delivery() else { break };
             self.delivered(kind, payload);
         }
@@ -263,7 +268,8 @@ impl<'l> Session<'l> {
         if full != self.paused && self.socket.is_some() {
             self.publication(full);
         }
-        let all_is_delivered = self.stream.writer.pending() < OUTPUT_AHEAD;
+        // The agent drops the data channel before it says that the session is over, so that this waits for nothing.
+        let all_is_delivered = self.stream.writer.pending() < OUTPUT_MOST && self.socket.is_none();
         if all_is_delivered && self.complete.is_some() && self.phase != Phase::Told {
             self.tell_end();
         }
@@ -326,7 +332,7 @@ impl<'l> Session<'l> {
             return;
         }
         self.phase = Phase::Running;
-        if !self.ending {
+        if !self.ending && self.complete.is_none() {
             self.until = None;
         }
         let accepted = Accepted {
@@ -520,9 +526,11 @@ impl<'l> Session<'l> {
                     self.notify("the node is reachable again");
                 }
             }
-            Arrival::Complete(complete) => {
+            Arrival::Complete(complete) if self.phase != Phase::Told => {
                 self.complete.get_or_insert(*complete);
+                self.until = Some(Instant::now() + LAST_WORDS);
             }
+            Arrival::Complete(_) => {}
         }
         Goes::Continue(())
     }
@@ -532,7 +540,7 @@ impl<'l> Session<'l> {
         self.socket = None;
         self.next = None;
         self.channel.pause();
-        if self.phase == Phase::Running && !self.ending {
+        if self.phase == Phase::Running && !self.ending && self.complete.is_none() {
             self.until = Some(Instant::now() + AWAY_LIMIT);
             self.notify("the node is out of reach; the session goes on when it is back");
         }
@@ -547,6 +555,8 @@ impl<'l> Session<'l> {
         self.until = None;
         match self.phase {
             Phase::Told => return Goes::Break(()),
+            // Nothing more is read; `deliver` tells the end.
+            _ if self.complete.is_some() => self.socket = None,
             Phase::Ordered => self.refuse(format!(
                 "AWS's agent on the node did not open a data channel within {} s; its log on the node says why",
                 DATA_CHANNEL_LIMIT.as_secs()

@@ -1,13 +1,20 @@
 //! The AWS command line with this program as its session-manager-plugin: nothing but the variables of `munjigi env`, and
 //! the plugin in PATH. Over the link, and in AWS's own protocol.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::faults::user;
-use crate::harness::{CutProxy, Terminal, TestAgent, TestServer, output, success, wait_for};
+use crate::harness::server::{Running, children, command_line, is_alive};
+use crate::harness::{CutProxy, Terminal, TestAgent, TestServer, output, success, wait, wait_for};
 
 /// A server with a node, and the plugin installed.
 struct Stage {
@@ -81,7 +88,7 @@ fn an_interactive_shell(mode: Mode) {
     terminal.resize(50, 132);
     wait_for("the new size", || {
         terminal.type_in("stty size\n");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        thread::sleep(std::time::Duration::from_millis(200));
         terminal.screen().contains("50 132").then_some(())
     });
     terminal.type_in("sleep 1017\n");
@@ -240,4 +247,168 @@ fn cut_while_counting(stage: &Stage, mode: Mode) {
     let expected: Vec<String> = (1..=2000).map(|n| format!("line {n}")).collect();
     let wrong = lines.iter().zip(&expected).position(|(line, expected)| line != expected);
     assert!(lines.len() == 2000 && wrong.is_none(), "{} lines, first wrong at {wrong:?}", lines.len());
+}
+
+/// `aws ssm start-session` with a document of ports; its plugin ends with it.
+struct Forward {
+    aws: Running,
+    plugin: Pid,
+    /// What stands behind the sign it was waited for.
+    said: String,
+}
+
+impl Forward {
+    fn start(stage: &Stage, mode: Mode, document: &str, parameters: &str, sign: &str) -> Self {
+        let arguments = ["ssm", "start-session", "--target", "web-1", "--document-name", document, "--parameters"];
+        let (aws, said) = Running::start(stage.aws(mode, &arguments).arg(parameters), sign);
+        let plugin = wait_for("the plugin's process", || {
+            children(aws.pid()).into_iter().find(|child| command_line(*child).contains("session-manager-plugin"))
+        });
+        Self { aws, plugin, said }
+    }
+
+    /// Presses Ctrl-C, as far as the plugin can tell.
+    fn interrupt(mut self) -> Option<i32> {
+        kill(self.plugin, Signal::SIGINT).unwrap();
+        self.aws.wait()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if is_alive(self.plugin) {
+            let _ = kill(self.plugin, Signal::SIGTERM);
+        }
+    }
+}
+
+/// Sends back what it gets, connection by connection, for as long as the test runs.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            thread::spawn(move || {
+                let mut out = stream.try_clone().unwrap();
+                let _ = std::io::copy(&mut stream, &mut out);
+                let _ = out.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// Sends bytes and reads as many back.
+fn there_and_back(mut stream: impl Read + Write + Send + 'static, split: impl Read + Send + 'static, seed: u64) {
+    let sent = noise(seed, 300_000);
+    let expected = sent.clone();
+    let writing = thread::spawn(move || {
+        stream.write_all(&sent).unwrap();
+        stream
+    });
+    let mut back = vec![0; expected.len()];
+    let mut split = split;
+    split.read_exact(&mut back).unwrap();
+    assert!(back == expected, "connection {seed} got other bytes than it sent");
+    drop(writing.join().unwrap());
+}
+
+/// Eight connections at a time through a forwarded port, and the end by Ctrl-C.
+fn a_forwarded_port(mode: Mode) {
+    let stage = Stage::new();
+    let parameters = format!(r#"{{"portNumber":["{}"],"localPortNumber":["0"]}}"#, echo());
+    let forward = Forward::start(&stage, mode, "AWS-StartPortForwardingSession", &parameters, "Port ");
+    let port: u16 = forward.said.split(' ').next().unwrap().parse().unwrap();
+    let connections: Vec<_> = (0..8)
+        .map(|seed| {
+            let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.set_read_timeout(Some(wait::LIMIT)).unwrap();
+            thread::spawn(move || there_and_back(stream.try_clone().unwrap(), stream, seed))
+        })
+        .collect();
+    for connection in connections {
+        connection.join().unwrap();
+    }
+    assert_eq!(forward.interrupt(), Some(0));
+    let session = wait_for("the session's end", || {
+        let session = stage.only_session();
+        (session["endReason"] != Value::Null).then_some(session)
+    });
+    assert_eq!((&session["kind"], &session["endReason"]), (&Value::from("port"), &Value::from("terminated")));
+}
+
+/// Standard input and output as the connection, as `ssh` uses it: nothing but the peer's bytes comes out.
+fn the_peers_bytes_alone(mode: Mode) {
+    let stage = Stage::new();
+    let parameters = format!(r#"{{"portNumber":["{}"]}}"#, echo());
+    let arguments =
+        ["ssm", "start-session", "--target", "web-1", "--document-name", "AWS-StartSSHSession", "--parameters"];
+    let mut command = stage.aws(mode, &arguments);
+    let mut aws = command.arg(&parameters).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let sent = noise(7, 200_000);
+    let (mut input, mut out) = (aws.stdin.take().unwrap(), aws.stdout.take().unwrap());
+    let given = sent.clone();
+    let writing = thread::spawn(move || {
+        input.write_all(&given).unwrap();
+        input
+    });
+    let mut back = vec![0; sent.len()];
+    out.read_exact(&mut back).unwrap();
+    assert!(back == sent, "other bytes came back than were sent");
+    drop(writing.join().unwrap());
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{:?} came behind the peer's bytes", String::from_utf8_lossy(&rest));
+    assert_eq!(aws.wait().unwrap().code(), Some(0));
+}
+
+/// A destination that refuses, and a socket in the file system.
+fn a_socket_and_a_closed_port(mode: Mode) {
+    let stage = Stage::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let parameters = format!(r#"{{"portNumber":["{closed}"],"localPortNumber":["0"]}}"#);
+    let forward = Forward::start(&stage, mode, "AWS-StartPortForwardingSession", &parameters, "Port ");
+    let port: u16 = forward.said.split(' ').next().unwrap().parse().unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(wait::LIMIT)).unwrap();
+    // Closed or reset, but not left hanging.
+    assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
+    assert_eq!(forward.interrupt(), Some(0));
+
+    let path = stage.server.directory().join("db.sock");
+    let parameters = format!(r#"{{"portNumber":["{}"],"localUnixSocket":["{}"]}}"#, echo(), path.display());
+    let document = "AWS-StartPortForwardingSessionToSocket";
+    let forward = Forward::start(&stage, mode, document, &parameters, "Unix socket ");
+    let stream = UnixStream::connect(&path).unwrap();
+    there_and_back(stream.try_clone().unwrap(), stream, 3);
+    assert_eq!(forward.interrupt(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_port_is_forwarded_over_the_link() {
+    a_forwarded_port(Mode::Link);
+}
+
+#[test]
+fn ssh_gets_the_peers_bytes_alone_over_the_link() {
+    the_peers_bytes_alone(Mode::Link);
+}
+
+#[test]
+fn a_socket_serves_and_a_closed_port_closes_over_the_link() {
+    a_socket_and_a_closed_port(Mode::Link);
 }

@@ -1,7 +1,7 @@
 //! Session documents and preferences: as boto3 and Terraform use them, and as sessions keep to them.
 
-use std::io::Write as _;
-use std::process::{Command, Output};
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -30,7 +30,6 @@ fn text(bytes: &[u8]) -> String {
 
 /// Runs a client to its end with something typed into it; the input stays open until then.
 fn typed(mut command: Command, input: &str) -> Output {
-    use std::process::Stdio;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut keys = child.stdin.take().unwrap();
     keys.write_all(input.as_bytes()).unwrap();
@@ -149,6 +148,26 @@ fn a_document_runs_its_command_with_checked_parameters() {
     carol.env("AWS_ACCESS_KEY_ID", secret("AccessKeyId")).env("AWS_SECRET_ACCESS_KEY", secret("SecretAccessKey"));
     let ran = output(&mut carol);
     assert!(ran.status.code() == Some(255) && ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn a_deleted_document_ends_its_sessions_and_nobody_has_more_sessions_than_allowed() {
+    let config = format!("[session]\ndefault_os_user = \"{}\"\n[limits]\nsessions_per_principal = 1\n", user());
+    let server = TestServer::with_config(&config);
+    let _agent = server.agent("web-1");
+    let content = json!({ "schemaVersion": "1.0", "sessionType": "NonInteractiveCommands",
+                          "properties": { "linux": { "commands": "sh -c 'echo begun; sleep 1000'" } } });
+    keep(&server, "Sleep", &content);
+    let mut command = server.munjigi(&["run", "web-1", "--document", "Sleep"]);
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut begun = [0; 6];
+    client.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    let second = output(&mut server.munjigi(&["run", "web-1", "--", "true"]));
+    assert!(second.status.code() == Some(255) && text(&second.stderr).contains("no more than 1 session"), "{second:?}");
+    success(&mut server.aws(&["ssm", "delete-document", "--name", "Sleep"]));
+    let ended = client.wait_with_output().unwrap();
+    assert!(!ended.status.success() && text(&ended.stderr).contains("document was deleted"), "{ended:?}");
+    assert_eq!(server.sessions()[0]["endReason"], "revoked");
 }
 
 /// The shortest limits that documents can set are a minute long.

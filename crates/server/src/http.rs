@@ -249,7 +249,11 @@ async fn route(
     };
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let received = Received { method: parts.method, target, headers: parts.headers, body, meta };
-    from_answer(serve::serve(server.clone(), received, || connected.authenticated()).await)
+    // Behind a proxy several clients may share a connection.
+    let shared =
+        server.config.trusted_proxies.iter().any(|network| network.contains(&connected.peer.ip().to_canonical()));
+    let connection = connected.binding.as_ref().ok().copied().filter(|_| !shared);
+    from_answer(serve::serve(server.clone(), received, connection, || connected.authenticated()).await)
 }
 
 /// Reads a body of at most `most` bytes, or makes the answer that refuses it.

@@ -96,7 +96,7 @@ refused("MaxDocumentSizeExceeded", ssm.update_document, Name=NAME, DocumentVersi
 
 ssm.modify_document_permission(Name=NAME, PermissionType="Share", AccountIdsToAdd=["111122223333"])
 assert ssm.describe_document_permission(Name=NAME, PermissionType="Share")["AccountIds"] == ["111122223333"]
-refused("InvalidDocumentOperation", ssm.delete_document, Name=NAME, Force=False)
+refused("InvalidDocumentOperation", ssm.delete_document, Name=NAME)
 ssm.modify_document_permission(Name=NAME, PermissionType="Share", AccountIdsToRemove=["111122223333"])
 ssm.add_tags_to_resource(ResourceType="Document", ResourceId=NAME, Tags=[{"Key": "team", "Value": "a"}])
 ssm.remove_tags_from_resource(ResourceType="Document", ResourceId=NAME, TagKeys=["managed-by"])
@@ -113,8 +113,14 @@ refused("InvalidNextToken", ssm.list_documents, NextToken="nonsense")
 
 ssm.delete_document(Name=NAME)
 refused("InvalidDocument", ssm.describe_document, Name=NAME)
-# Said otherwise: two equal requests of one second have one signature and are one request (T-49).
-refused("InvalidDocument", ssm.delete_document, Name=NAME, Force=True)
+# Equal calls within a second have equal signatures, and are calls of their own on one connection all the same.
+refused("InvalidDocument", ssm.delete_document, Name=NAME)
+for _ in range(3):
+    ssm.create_document(Name=NAME, Content=first, DocumentType="Session")
+    refused("DocumentAlreadyExists", ssm.create_document, Name=NAME, Content=first, DocumentType="Session")
+    assert ssm.get_document(Name=NAME)["Content"] == first
+    ssm.delete_document(Name=NAME)
+    refused("InvalidDocument", ssm.get_document, Name=NAME)
 
 # Starting: what is wrong with a document or its parameters has AWS's codes.
 node = os.environ["NODE"]
@@ -135,5 +141,5 @@ made = ssm.create_document(Name=NAME, Content=content(kmsKeyId="alias/sessions",
 told = made["DocumentDescription"]["StatusInformation"]
 assert "kmsKeyId" in told and "uploads none" in told, told
 assert "kmsKeyId" in refused("InvalidDocument", start, Target=node)
-ssm.delete_document(Name=NAME, DocumentVersion="1")
+ssm.delete_document(Name=NAME)
 print("ok")

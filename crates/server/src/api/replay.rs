@@ -1,6 +1,10 @@
 //! Repeated calls that change something: the same signature, or the same invocation by the same key, gets the first
 //! answer again and never a second effect (T-49).
 //!
+//! A signature says when to the second, so a program that says the same twice within one signs both alike. On one TLS
+//! session, where nobody else can speak, with another invocation id, it is taken at its word: the second is a call of
+//! its own. Elsewhere it is a repetition.
+//!
 //! Bounded in number and bytes. Answers are dropped oldest first when the bytes run out; what remains of them is that
 //! they were given, so a repetition then gets an error. When the number runs out new changes wait: forgetting early
 //! would reopen the window.
@@ -25,6 +29,17 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Names a call: a hash over what makes two calls the same.
 pub(crate) type ReplayKey = [u8; 32];
+
+/// What a call is known by.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    /// Its signature.
+    pub(crate) signature: ReplayKey,
+    /// Its invocation, which an SDK keeps when it repeats a call.
+    pub(crate) invocation: Option<ReplayKey>,
+    /// The TLS session it came over; `None` where others may speak on it too.
+    pub(crate) connection: Option<[u8; 32]>,
+}
 
 /// Hashes the parts that name a call; each part's length goes in, so that no two lists of parts are alike.
 pub(crate) fn key(parts: &[&[u8]]) -> ReplayKey {
@@ -78,7 +93,7 @@ pub(crate) struct Replays {
 
 #[derive(Default)]
 struct Inner {
-    calls: HashMap<ReplayKey, watch::Receiver<Progress>>,
+    calls: HashMap<ReplayKey, Call>,
     /// Keys in the order of their expiry.
     expiry: VecDeque<(Timestamp, ReplayKey)>,
     /// Senders of calls whose answers are kept, oldest first, with the answer's bytes.
@@ -86,23 +101,40 @@ struct Inner {
     bytes: usize,
 }
 
+/// A call that is remembered.
+#[derive(Clone)]
+struct Call {
+    progress: watch::Receiver<Progress>,
+    connection: Option<[u8; 32]>,
+}
+
 impl Replays {
-    /// Begins a call under all its keys.
-    pub(crate) fn begin(&self, keys: Vec<ReplayKey>, now: Timestamp) -> Begin {
+    /// Begins a call under all its names.
+    pub(crate) fn begin(&self, names: &Names, now: Timestamp) -> Begin {
         let mut inner = self.lock();
         inner.expire(now);
-        if let Some(progress) = keys.iter().find_map(|key| inner.calls.get(key)) {
-            return Begin::Again(Earlier(progress.clone()));
+        if let Some(call) = names.invocation.and_then(|invocation| inner.calls.get(&invocation)) {
+            return Begin::Again(Earlier(call.progress.clone()));
         }
+        let signed = inner.calls.get(&names.signature);
+        let said_again = names.invocation.is_some()
+            && names.connection.is_some()
+            && signed.is_some_and(|call| call.connection == names.connection);
+        if let Some(call) = signed.filter(|_| !said_again) {
+            return Begin::Again(Earlier(call.progress.clone()));
+        }
+        let keys: Vec<ReplayKey> = names.invocation.into_iter().chain([names.signature]).collect();
         if inner.calls.len().saturating_add(keys.len()) > MAX_KEYS {
             return Begin::Full;
         }
         let (progress_tx, progress) = watch::channel(Progress::Running);
         for key in &keys {
-            inner.calls.insert(*key, progress.clone());
+            inner.calls.insert(*key, Call { progress: progress.clone(), connection: names.connection });
             inner.expiry.push_back((now.plus(WINDOW), *key));
         }
-        Begin::First(Running { replays: self.clone(), keys, progress_tx: Some(progress_tx), begun: now })
+        // A signature that had an effect before this call stays known, whatever becomes of this one.
+        let forgettable = keys.into_iter().filter(|key| !said_again || *key != names.signature).collect();
+        Begin::First(Running { replays: self.clone(), keys: forgettable, progress_tx: Some(progress_tx), begun: now })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -201,6 +233,10 @@ mod tests {
         }
     }
 
+    fn by(signature: &[u8]) -> Names {
+        Names { signature: key(&[signature]), invocation: None, connection: None }
+    }
+
     fn first(begin: Begin) -> Running {
         match begin {
             Begin::First(running) => running,
@@ -220,30 +256,59 @@ mod tests {
     async fn a_repetition_by_either_key_gets_the_first_answer() {
         let replays = Replays::default();
         let now = Timestamp::from_secs(1000);
-        let running = first(replays.begin(vec![key(&[b"s1"]), key(&[b"i"])], now));
-        let waiting = again(replays.begin(vec![key(&[b"s2"]), key(&[b"i"])], now));
+        let running = first(replays.begin(&Names { invocation: Some(key(&[b"i"])), ..by(b"s1") }, now));
+        let waiting = again(replays.begin(&Names { invocation: Some(key(&[b"i"])), ..by(b"s2") }, now));
         let waiting = tokio::spawn(waiting.answer());
         running.answered(&answer(b"made"));
         assert_eq!(waiting.await.unwrap(), Some(answer(b"made")));
-        assert_eq!(again(replays.begin(vec![key(&[b"s1"])], now)).answer().await, Some(answer(b"made")));
-        let _other = first(replays.begin(vec![key(&[b"s3"])], now));
+        assert_eq!(again(replays.begin(&by(b"s1"), now)).answer().await, Some(answer(b"made")));
+        let _other = first(replays.begin(&by(b"s3"), now));
+    }
+
+    #[tokio::test]
+    async fn what_is_said_twice_on_one_connection_is_two_calls_and_elsewhere_a_repetition() {
+        let replays = Replays::default();
+        let now = Timestamp::from_secs(1000);
+        let names = |invocation: Option<&[u8]>, connection: Option<u8>| Names {
+            invocation: invocation.map(|invocation| key(&[invocation])),
+            connection: connection.map(|number| [number; 32]),
+            ..by(b"s")
+        };
+        first(replays.begin(&names(Some(b"1"), Some(7)), now)).answered(&answer(b"made"));
+        let said = async |names: &Names| again(replays.begin(names, now)).answer().await;
+        for repeated in [
+            names(Some(b"1"), Some(7)),
+            names(None, Some(7)),
+            names(Some(b"2"), Some(8)),
+            names(Some(b"2"), None),
+            names(None, None),
+        ] {
+            assert_eq!(said(&repeated).await, Some(answer(b"made")), "{repeated:?}");
+        }
+        first(replays.begin(&names(Some(b"2"), Some(7)), now)).answered(&answer(b"exists"));
+        assert_eq!(said(&names(Some(b"1"), Some(7))).await, Some(answer(b"made")), "each keeps its own answer");
+        assert_eq!(said(&names(Some(b"2"), Some(7))).await, Some(answer(b"exists")));
+        // What came to nothing is forgotten, and the signature that had an effect is not.
+        drop(first(replays.begin(&names(Some(b"3"), Some(7)), now)));
+        assert_eq!(said(&names(None, Some(8))).await, None);
+        let _tried_again = first(replays.begin(&names(Some(b"3"), Some(7)), now));
     }
 
     #[tokio::test]
     async fn faults_and_panics_are_forgotten_and_time_forgets_the_rest() {
         let replays = Replays::default();
         let now = Timestamp::from_secs(1000);
-        let keys = || vec![key(&[b"k"])];
-        let running = first(replays.begin(keys(), now));
+        let names = by(b"k");
+        let running = first(replays.begin(&names, now));
         running.answered(&Answer { status: StatusCode::INTERNAL_SERVER_ERROR, ..answer(b"") });
-        let running = first(replays.begin(keys(), now));
-        let earlier = again(replays.begin(keys(), now));
+        let running = first(replays.begin(&names, now));
+        let earlier = again(replays.begin(&names, now));
         drop(running);
         assert_eq!(earlier.answer().await, None);
-        first(replays.begin(keys(), now)).answered(&answer(b"x"));
+        first(replays.begin(&names, now)).answered(&answer(b"x"));
         let later = now.plus(WINDOW);
-        drop(again(replays.begin(keys(), later)));
-        let _anew = first(replays.begin(keys(), later.plus(Duration::from_secs(1))));
+        drop(again(replays.begin(&names, later)));
+        let _anew = first(replays.begin(&names, later.plus(Duration::from_secs(1))));
     }
 
     #[tokio::test]
@@ -252,11 +317,11 @@ mod tests {
         let now = Timestamp::from_secs(1000);
         let big = vec![b'x'; MAX_BYTES / 4];
         for n in 0..6u8 {
-            first(replays.begin(vec![key(&[&[n]])], now)).answered(&answer(&big));
+            first(replays.begin(&by(&[n]), now)).answered(&answer(&big));
         }
         assert!(replays.lock().bytes <= MAX_BYTES);
-        assert_eq!(again(replays.begin(vec![key(&[&[0]])], now)).answer().await, None);
-        assert!(again(replays.begin(vec![key(&[&[5]])], now)).answer().await.is_some());
+        assert_eq!(again(replays.begin(&by(&[0]), now)).answer().await, None);
+        assert!(again(replays.begin(&by(&[5]), now)).answer().await.is_some());
     }
 
     #[test]
@@ -265,9 +330,9 @@ mod tests {
         let now = Timestamp::from_secs(1000);
         let mut running = Vec::new();
         for n in 0..MAX_KEYS as u64 {
-            running.push(first(replays.begin(vec![key(&[&n.to_be_bytes()])], now)));
+            running.push(first(replays.begin(&by(&n.to_be_bytes()), now)));
         }
-        assert!(matches!(replays.begin(vec![key(&[b"one more"])], now), Begin::Full));
+        assert!(matches!(replays.begin(&by(b"one more"), now), Begin::Full));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use munjigi_core::sigv4;
 use super::dispatch::{self, Routed, Unrouted};
 use super::error::ApiError;
 use super::operation::{Access, Effect, Service};
-use super::replay::{self, Answer, Begin};
+use super::replay::{self, Answer, Begin, Names};
 use crate::Server;
 use crate::door::{Event, Outcome, RequestMeta, Who, failures};
 use crate::identity::{Authenticated, Caller, Unauthenticated, authenticate_node};
@@ -34,8 +34,14 @@ impl Received {
     }
 }
 
-/// Serves a request. `authenticated` is called once the caller has proved itself.
-pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authenticated: impl FnOnce() + Send) -> Answer {
+/// Serves a request. `connection` names the TLS session on which nobody but its client speaks; `authenticated` is called
+/// once the caller has proved itself.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    mut received: Received,
+    connection: Option<[u8; 32]>,
+    authenticated: impl FnOnce() + Send,
+) -> Answer {
     let request_id = received.meta.request_id;
     let routed = dispatch::route(&received.method, received.query(), &received.headers, &received.body);
     let routed = match routed {
@@ -72,18 +78,19 @@ pub(crate) async fn serve(server: Arc<Server>, mut received: Received, authentic
         authenticated();
     }
     let node = caller.principal().node().map(NodeId::as_str);
-    let keys = match (entry.effect, &replay_id, caller.access_key().map(AccessKeyId::as_str).or(node)) {
+    let names = match (entry.effect, &replay_id, caller.access_key().map(AccessKeyId::as_str).or(node)) {
         (Effect::Write, Some(replay_id), Some(key)) => {
             let key = key.as_bytes();
-            let mut keys = vec![replay::key(&[b"signature", key, replay_id])];
-            if let Some(id) = &received.meta.invocation_id {
-                keys.push(replay::key(&[b"invocation", key, entry.name.as_bytes(), id.as_bytes(), &received.body]));
-            }
-            keys
+            let invocation = received
+                .meta
+                .invocation_id
+                .as_ref()
+                .map(|id| replay::key(&[b"invocation", key, entry.name.as_bytes(), id.as_bytes(), &received.body]));
+            Names { signature: replay::key(&[b"signature", key, replay_id]), invocation, connection }
         }
         _ => return run(server, routed, received, caller).await,
     };
-    match server.replays.begin(keys, received.meta.time) {
+    match server.replays.begin(&names, received.meta.time) {
         Begin::First(running) => {
             let answer = run(server, routed, received, caller).await;
             running.answered(&answer);
@@ -146,8 +153,9 @@ pub(crate) fn authenticate_once(
     let authenticated = authenticate_within(server, received, service, Some(life))?;
     let presented = authenticated.caller.access_key().map(ToString::to_string);
     let key = presented.as_deref().unwrap_or_default().as_bytes();
-    let keys = vec![replay::key(&[b"signature", key, &authenticated.replay_id])];
-    let error = match server.replays.begin(keys, received.meta.time) {
+    let signature = replay::key(&[b"signature", key, &authenticated.replay_id]);
+    let names = Names { signature, invocation: None, connection: None };
+    let error = match server.replays.begin(&names, received.meta.time) {
         Begin::First(running) => {
             running.used();
             return Ok(authenticated);

@@ -1,6 +1,7 @@
 //! `ssm:DescribeSessions`: active sessions, or those of the past, newest first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::SessionStatus;
@@ -99,10 +100,15 @@ impl Session {
             owner: row.owner_arn,
             reason: row.reason,
             details: row.end.map(|end| end.reason.sentence().to_owned()),
-            max_session_duration: row.limits.maximum.map(|limit| limit.as_secs().div_ceil(60).to_string()),
+            max_session_duration: row.limits.maximum.and_then(minutes),
             access_type: "Standard",
         }
     }
+}
+
+/// Returns a limit in minutes, rounded up; the model's text ends at a day, and longer ones have no word there.
+fn minutes(limit: Duration) -> Option<String> {
+    Some(limit.as_secs().div_ceil(60)).filter(|minutes| (1..=1440).contains(minutes)).map(|minutes| minutes.to_string())
 }
 
 impl Operation for DescribeSessions {

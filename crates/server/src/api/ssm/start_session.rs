@@ -225,7 +225,7 @@ impl Operation for StartSession {
         }
         let most = server.config.limits.sessions_per_principal;
         if server.gateway.sessions_of(call.caller().principal().arn.as_str()) >= most {
-            let message = format!("you have {most} sessions, and may have no more at once; end some of them");
+            let message = format!("no more than {most} sessions of one principal at once; end some of yours first");
             return Err(ApiError::bad("ServiceQuotaExceededException", message));
         }
         let facts = facts(call, server, &node, epoch, plan)?;

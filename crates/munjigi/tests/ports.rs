@@ -249,3 +249,71 @@ fn a_killed_client_leaves_a_reset_and_no_connection() {
         assert!(socket.read(&mut [0]).await.is_err());
     });
 }
+
+#[test]
+fn an_idle_port_session_ends_and_cuts_what_is_open() {
+    let server = TestServer::with_config("[session]\nidle_timeout_seconds = 2\n");
+    let _agent = server.agent("web-1");
+    block_on(async {
+        let port = echo().await;
+        let link = TestLink::dial(&server).await;
+        let mut session = link.port_session("web-1", "", port).await.unwrap();
+        let (mut stream, _) = link.connect(&session.id).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(session.ended().await.reason, "idle-timeout");
+        assert!(stream.read(&mut [0]).await.is_err());
+    });
+}
+
+#[test]
+fn a_port_session_ends_when_its_node_is_deregistered() {
+    let server = TestServer::start();
+    let agent = server.agent("web-1");
+    block_on(async {
+        let port = echo().await;
+        let link = TestLink::dial(&server).await;
+        let mut session = link.port_session("web-1", "", port).await.unwrap();
+        let (mut stream, _) = link.connect(&session.id).await.unwrap();
+        server.aws_json(&["ssm", "deregister-managed-instance", "--instance-id", &agent.node]);
+        assert_eq!(session.ended().await.reason, "revoked");
+        assert!(stream.read(&mut [0]).await.is_err());
+    });
+}
+
+#[test]
+fn a_killed_server_takes_its_port_sessions_back() {
+    let mut server = TestServer::start();
+    let _agent = server.agent("web-1");
+    block_on(async {
+        let port = echo().await;
+        let link = TestLink::dial(&server).await;
+        let session = link.port_session("web-1", "", port).await.unwrap();
+        let (stream, _) = link.connect(&session.id).await.unwrap();
+        server.kill();
+        drop(stream);
+        server.start_again();
+        let link = TestLink::dial(&server).await;
+        let (mut stream, _) = loop {
+            match link.connect(&session.id).await {
+                Ok(connected) => break connected,
+                Err(refused) => {
+                    assert!(["TargetNotConnected", "SessionEnded"].contains(&&*refused.code), "{refused:?}")
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        stream.write_all(b"again").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "again!");
+        success(&mut server.munjigi(&["kill", &session.id]));
+        let event = end_event(&server, &session.id);
+        // Counted on from the connections of the killed server.
+        let number = find(&event, "connections").unwrap()["listed"][0]["number"].as_u64();
+        assert!(number.is_some_and(|number| number > 1), "{event}");
+    });
+}

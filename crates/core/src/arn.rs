@@ -96,6 +96,10 @@ impl Deployment {
         Arn(format!("arn:aws:ssm:{}:{}:{resource}", self.region, self.account).into())
     }
 
+    fn ec2(&self, resource: &str) -> Arn {
+        Arn(format!("arn:aws:ec2:{}:{}:{resource}", self.region, self.account).into())
+    }
+
     /// Returns the account's root principal.
     pub fn root(&self) -> Arn {
         self.iam("root", "", "")
@@ -141,6 +145,16 @@ impl Deployment {
         self.ssm(&format!("managed-instance/{node}"))
     }
 
+    /// Returns the name of a node as an instance of EC2; Instance Connect is allowed on it.
+    pub fn instance(&self, node: &NodeId) -> Arn {
+        self.ec2(&format!("instance/{}", node.instance_id()))
+    }
+
+    /// Returns the name of the deployment's tunnel endpoint.
+    pub fn tunnel_endpoint(&self, id: &str) -> Arn {
+        self.ec2(&format!("instance-connect-endpoint/{id}"))
+    }
+
     /// Returns the name of a session.
     pub fn session(&self, session: &SessionId) -> Arn {
         self.ssm(&format!("session/{session}"))
@@ -165,6 +179,7 @@ mod tests {
         let here = Deployment { account: AccountId::parse("123456789012").unwrap(), region: "local-1".into() };
         let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
         assert_eq!(here.node(&node).as_str(), "arn:aws:ssm:local-1:123456789012:managed-instance/mi-0123456789abcdef0");
+        assert_eq!(here.instance(&node).as_str(), "arn:aws:ec2:local-1:123456789012:instance/i-0123456789abcdef0");
         assert_eq!(here.user("/eng/", "alice").as_str(), "arn:aws:iam::123456789012:user/eng/alice");
         assert_eq!(here.root().as_str(), "arn:aws:iam::123456789012:root");
         assert_eq!(here.document("AWS-StartSSHSession").account(), "");

@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
 use crate::destination::Destination;
 use crate::id::{NodeId, SessionId};
+use crate::ssh::PublicKey;
 use crate::time::Timestamp;
 use crate::trust::{KeyId, TrustBundle};
 use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
@@ -33,6 +34,11 @@ pub const MAX_VARIABLES: usize = 64;
 /// Grants that an agent remembers as used before it refuses new ones; at 100 starts a second this is over 2 minutes.
 pub const MAX_REMEMBERED: usize = 65_536;
 
+/// Longest life of a pushed key, in seconds.
+pub const MAX_KEY_LIFE_SECS: u32 = 3600;
+/// Most bytes of a pushed key; the largest that is taken, RSA with 4096 bits, has about 540.
+const MAX_KEY_BYTES: usize = 2048;
+
 /// A nonce of 256 bits that an agent makes at each start (T-24).
 pub type Epoch = [u8; 32];
 
@@ -49,6 +55,21 @@ pub enum Action {
     Command(Vec<String>),
     /// TCP connections to exactly this destination. It names no OS user and has no terminal.
     Port(Destination),
+    /// Nothing starts: sshd may let the OS user in with this key for a while.
+    AuthorizedKey(AuthorizedKey),
+}
+
+/// A public key that sshd may accept for the grant's OS user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizedKey {
+    /// The key.
+    pub key: PublicKey,
+    /// For how long from its arrival, in seconds; 1 to [`MAX_KEY_LIFE_SECS`].
+    pub life_secs: u32,
+    /// Whether one login uses it up.
+    pub single_use: bool,
+    /// Id of the request that brought it, for the node's log.
+    pub request_id: String,
 }
 
 /// A start grant.
@@ -127,6 +148,9 @@ pub enum GrantError {
     /// A port session has neither an OS user nor a terminal.
     #[error("the grant gives a port session an OS user or a terminal")]
     BadPort,
+    /// The key or its life is not one that is taken.
+    #[error("the grant's key is none that sshd may be given, or it lives too long")]
+    BadKey,
     /// Too many grants in a short time.
     #[error("the node has used too many grants in a short time; try again in a minute")]
     TooMany,
@@ -190,6 +214,13 @@ impl Grant {
             Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
             Action::Port(to) => to.put(body.u8(3)),
+            Action::AuthorizedKey(pushed) => body
+                .u8(8)
+                .text(pushed.key.kind().as_str())
+                .bytes(pushed.key.blob())
+                .u64(u64::from(pushed.life_secs))
+                .u8(u8::from(pushed.single_use))
+                .text(&pushed.request_id),
         };
         let variables: Vec<&str> =
             self.variables.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
@@ -222,6 +253,13 @@ impl Grant {
                 1 => Action::Shell { profile: fields.text(MAX_PROFILE_BYTES)?.to_owned() },
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
                 3 => Action::Port(Destination::get(&mut fields)?),
+                8 => Action::AuthorizedKey(AuthorizedKey {
+                    key: PublicKey::from_parts(fields.text(64)?, fields.bytes(MAX_KEY_BYTES)?)
+                        .map_err(|_| GrantError::BadKey)?,
+                    life_secs: u32::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?,
+                    single_use: flag(fields.u8()?)?,
+                    request_id: fields.text(64)?.to_owned(),
+                }),
                 _ => return Err(FieldError::Unknown.into()),
             },
             variables: pairs(fields.texts(2 * MAX_VARIABLES, MAX_COMMAND_BYTES)?)?,
@@ -291,10 +329,14 @@ impl GrantJudge {
             Action::Command(command) if !valid_command(command) => return Err(GrantError::BadCommand),
             Action::Shell { profile } if !valid_profile(profile) => return Err(GrantError::BadProfile),
             Action::Command(command) => command,
-            Action::Shell { .. } | Action::Port(_) => &[],
+            Action::Shell { .. } | Action::Port(_) | Action::AuthorizedKey(_) => &[],
         };
         if !valid_variables(&grant.variables, command) {
             return Err(GrantError::BadVariables);
+        }
+        let key_life = 1..=MAX_KEY_LIFE_SECS;
+        if matches!(&grant.action, Action::AuthorizedKey(pushed) if !key_life.contains(&pushed.life_secs)) {
+            return Err(GrantError::BadKey);
         }
         self.remember(&grant, now)?;
         Ok(grant)
@@ -403,6 +445,24 @@ mod tests {
         // A shell or command always names its user.
         let nobody = Grant { os_user: String::new(), ..grant() };
         assert_eq!(judge().admit(&signed(&nobody), NOW), Err(GrantError::BadUser));
+    }
+
+    #[test]
+    fn a_pushed_key_travels_whole_and_only_for_a_bounded_time() {
+        let key = PublicKey::parse("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f");
+        let pushed = |life_secs| Grant {
+            action: Action::AuthorizedKey(AuthorizedKey {
+                key: key.clone().unwrap(),
+                life_secs,
+                single_use: true,
+                request_id: "a-b".into(),
+            }),
+            ..grant()
+        };
+        assert_eq!(judge().admit(&signed(&pushed(60)), NOW), Ok(pushed(60)));
+        for life in [0, MAX_KEY_LIFE_SECS + 1] {
+            assert_eq!(judge().admit(&signed(&pushed(life)), NOW), Err(GrantError::BadKey));
+        }
     }
 
     #[test]

@@ -129,7 +129,23 @@ text_id!(
     |text| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 );
 
+/// The other name of a node: `i-` and the same digits, for clients that know only instances of EC2.
+const INSTANCE_PREFIX: &str = "i-";
+
 impl NodeId {
+    /// Parses the id in either form: `mi-…` or its alias `i-…`.
+    pub fn parse_either(text: &str) -> Result<Self, InvalidId> {
+        match text.strip_prefix(INSTANCE_PREFIX) {
+            Some(digits) => Self::parse(&format!("mi-{digits}")),
+            None => Self::parse(text),
+        }
+    }
+
+    /// Returns the id as an instance of EC2 has it: `i-…`.
+    pub fn instance_id(&self) -> String {
+        format!("{INSTANCE_PREFIX}{}", self.0.trim_start_matches("mi-"))
+    }
+
     /// Derives the node's id from its Ed25519 public key (T-31: identity is the key).
     pub fn from_public_key(public_key: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, public_key);
@@ -182,6 +198,18 @@ mod tests {
         assert!(SessionId::parse("alice-0123456789abcdef0").is_ok());
         for bad in ["-0123456789abcdef0", "al/ice-0123456789abcdef0", "alice-0123", "alice"] {
             assert!(SessionId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_has_an_alias_in_the_form_of_ec2() {
+        let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
+        assert_eq!(node.instance_id(), "i-0123456789abcdef0");
+        for text in ["i-0123456789abcdef0", "mi-0123456789abcdef0"] {
+            assert_eq!(NodeId::parse_either(text).unwrap(), node);
+        }
+        for bad in ["i-", "i-mi-0123456789abcdef0", "i-0123456789abcdef", "mi-i-0123456789abcdef0", "web-1"] {
+            assert!(NodeId::parse_either(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -10,11 +10,14 @@ pub mod destination;
 pub mod document;
 pub mod grant;
 pub mod id;
+#[cfg(test)]
+mod mutate;
 pub mod policy;
 pub mod recording;
 pub mod secret;
 pub mod session;
 pub mod sigv4;
+pub mod ssh;
 pub mod time;
 pub mod totp;
 pub mod trust;

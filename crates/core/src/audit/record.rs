@@ -259,7 +259,11 @@ pub fn parameters(value: &Value, secret: &[&str]) -> Value {
     }
 }
 
+/// Abbreviations stay as they are: `SSHKey`, as AWS writes it.
 fn lower_first(name: &str) -> String {
+    if name.bytes().take(2).all(|letter| letter.is_ascii_uppercase()) {
+        return name.to_owned();
+    }
     let mut letters = name.chars();
     letters.next().map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + letters.as_str())
 }

@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 20, 21")]
     pub wish: Option<open::Wish>,
 }
 
@@ -40,6 +40,12 @@ pub mod open {
         /// Client to server: begin the session that a call of StartSession has prepared.
         #[prost(message, tag = "6")]
         Prepared(super::OpenPrepared),
+        /// Server to agent: let sshd accept the key that this grant names.
+        #[prost(message, tag = "20")]
+        Key(super::KeyOnNode),
+        /// Agent to server: logins that the node's sshd has let in.
+        #[prost(message, tag = "21")]
+        Logins(super::Logins),
     }
 }
 
@@ -263,6 +269,63 @@ pub struct StartOnNode {
     /// Environment by allow-list.
     #[prost(btree_map = "string, string", tag = "3")]
     pub environment: BTreeMap<String, String>,
+}
+
+/// Server to agent: let sshd accept the key that the grant names.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeyOnNode {
+    /// A signed [`crate::grant::Grant`] whose action is a key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub grant: bytes::Bytes,
+}
+
+/// Most logins in one [`Logins`].
+pub const MAX_LOGINS: usize = 64;
+
+/// Agent to server: logins that the node's sshd has let in. Answered with [`Accepted`] once they are in the trail.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Logins {
+    /// At most [`MAX_LOGINS`], oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub logins: Vec<SshLogin>,
+    /// Logins before these that the agent could not keep.
+    #[prost(uint64, tag = "2")]
+    pub missed: u64,
+}
+
+/// A login that the node's sshd has let in, as [`crate::ssh::login::AcceptedLogin`] reads it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SshLogin {
+    /// When the agent read it, microseconds since 1970 UTC by the node's clock.
+    #[prost(int64, tag = "1")]
+    pub read_micros: i64,
+    /// The account.
+    #[prost(string, tag = "2")]
+    pub os_user: String,
+    /// Where from.
+    #[prost(string, tag = "3")]
+    pub address: String,
+    /// The port there.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// `publickey`, `password` …
+    #[prost(string, tag = "5")]
+    pub method: String,
+    /// sshd's word for the key's type; empty without a key.
+    #[prost(string, tag = "6")]
+    pub key_kind: String,
+    /// `SHA256:…` of the key; empty without a key.
+    #[prost(string, tag = "7")]
+    pub fingerprint: String,
+    /// `SHA256:…` of the authority that signed the certificate; empty without one.
+    #[prost(string, tag = "8")]
+    pub authority: String,
+    /// sshd's process id; 0 if the log does not say.
+    #[prost(uint32, tag = "9")]
+    pub process_id: u32,
+    /// Whether what was read came from sshd for certain: the journal says so, or the named process is sshd's.
+    #[prost(bool, tag = "10")]
+    pub attested: bool,
 }
 
 /// Agent to server: a session that is still alive (or ended while the server was away) on the node.

@@ -1,9 +1,11 @@
 //! The node's own configuration, `agent.toml` in the data directory; optional, strict (T-87).
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use munjigi_core::grant::valid_os_user;
+use munjigi_core::id::NodeId;
 use munjigi_core::session::environment_allowed;
 use nix::unistd::Uid;
 use serde::Deserialize;
@@ -13,6 +15,8 @@ use crate::identity::DataDir;
 
 /// Largest file in bytes (T-87).
 const MAX_FILE: u64 = 1024 * 1024;
+/// Longest path of a socket in bytes; the system takes 107.
+const MAX_SOCKET_PATH: usize = 100;
 
 /// Most entries of `denied_destinations`; they travel to the link half in one message.
 pub(crate) const MAX_DENIED: usize = 128;
@@ -29,6 +33,12 @@ pub(crate) struct Config {
     pub(crate) environment: std::collections::BTreeMap<String, String>,
     /// Whether sessions on a terminal stand in the system's utmp, wtmp and lastlog, where it has them; default true.
     pub(crate) login_records: bool,
+    /// Where sshd's helper asks for pushed keys; default `/run/munjigi/NODE.sock` for root, else `keys.sock` in the
+    /// data directory. An absolute path of at most 100 bytes.
+    pub(crate) keys_socket: Option<PathBuf>,
+    /// Where the node's sshd writes its logins: `auto` (the journal, else the auth log), `off`, or the path of a log;
+    /// default `auto`. Only root reads the journal and the system's log.
+    pub(crate) sshd_log: SshdLog,
     /// Whether port sessions may be served at all; default true.
     pub(crate) forwarding: bool,
     /// Addresses that port sessions may not reach, beside those that no node reaches (T-58): `10.0.0.0/8`,
@@ -43,8 +53,46 @@ impl Default for Config {
             allowed_users: None,
             environment: Default::default(),
             login_records: true,
+            keys_socket: None,
+            sshd_log: SshdLog::Auto,
             forwarding: true,
             denied_destinations: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns where sshd's helper asks for keys.
+    pub(crate) fn keys_socket_path(&self, data: &DataDir, node: &NodeId) -> PathBuf {
+        match &self.keys_socket {
+            Some(path) => path.clone(),
+            // Others than root must reach it, and the data directory is closed to them.
+            None if Uid::effective().is_root() => PathBuf::from(format!("/run/munjigi/{node}.sock")),
+            None => data.path("keys.sock"),
+        }
+    }
+}
+
+/// Where sshd's logins are read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum SshdLog {
+    /// The journal if there is one, else the auth log if there is one.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// In this file.
+    File(PathBuf),
+}
+
+impl TryFrom<String> for SshdLog {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            path if path.starts_with('/') => Ok(Self::File(PathBuf::from(path))),
+            _ => Err("`sshd_log` is auto, off or the absolute path of a log"),
         }
     }
 }
@@ -74,6 +122,10 @@ fn parse(text: &str) -> anyhow::Result<Config> {
         if !valid_os_user(user) {
             bail!("`{}` is not the name of an OS user", user.escape_default());
         }
+    }
+    let usable = |path: &PathBuf| path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH;
+    if config.keys_socket.as_ref().is_some_and(|path| !usable(path)) {
+        bail!("`keys_socket` must be an absolute path of at most {MAX_SOCKET_PATH} bytes");
     }
     for (name, value) in &config.environment {
         if name == "TERM" || !environment_allowed(name, value) {
@@ -115,6 +167,8 @@ mod tests {
             ("allowed_user = ['alice']", "allowed_user"),
             ("allowed_users = ['Alice']", "Alice"),
             ("link_user = 3", "link_user"),
+            ("keys_socket = 'keys.sock'", "keys_socket"),
+            ("sshd_log = 'log'", "sshd_log"),
             ("link_user = 'a'\nlink_user = 'b'", "duplicate"),
             ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),
             ("[environment", "environment"),

@@ -18,7 +18,7 @@ mod ring;
 mod spawn_half;
 mod sys;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use register::{JoinOptions, Joined, Status, join, leave, status};
@@ -37,6 +37,13 @@ pub struct RunOptions {
 /// [`link_half_main`]; the agent runs it again that way.
 pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
+}
+
+/// Returns where the node's agent answers sshd's helper: from its data directory's identity and configuration.
+pub fn keys_socket(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let data = identity::DataDir::new(data_dir);
+    let (identity, config) = (data.identity()?, config::load(&data)?);
+    Ok(config.keys_socket_path(&data, &identity.node_id))
 }
 
 /// Runs the link half; only the agent itself starts it, as `agent link-half`.

@@ -62,6 +62,13 @@ pub(crate) enum ToSpawn {
     },
     /// Verify this grant and start what it names.
     Start(Start),
+    /// Verify this grant and let sshd accept the key that it names.
+    Key {
+        /// Names the wish in the answer.
+        request: u64,
+        /// The signed grant, as it came.
+        grant: Vec<u8>,
+    },
     /// Send a signal to the session's foreground process group.
     Signal {
         /// The session.
@@ -144,6 +151,15 @@ pub(crate) struct Session {
     pub(crate) destination: Option<Destination>,
 }
 
+/// Where sshd's logins are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogKind {
+    /// A pipe with entries of the journal in JSON.
+    Journal,
+    /// A log file.
+    File,
+}
+
 /// From the privileged half to the link half.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToLink {
@@ -168,6 +184,16 @@ pub(crate) enum ToLink {
         message: String,
         /// Machine-readable reason.
         reason: String,
+    },
+    /// sshd's logins are to be read from the descriptor that comes along; the one before has nothing new any more.
+    LoginLog {
+        /// What it is.
+        kind: LogKind,
+    },
+    /// sshd may accept the key.
+    KeyTaken {
+        /// The wish.
+        request: u64,
     },
     /// The program has ended; all that it wrote can be read without waiting.
     Exited {
@@ -200,6 +226,7 @@ impl ToSpawn {
             Self::Offline { why } => out.u8(7).text(&shortened(why)),
             Self::Trust { bundle } => out.u8(8).bytes(bundle),
             Self::InputEnd { session } => out.u8(9).text(session.as_str()),
+            Self::Key { request, grant } => out.u8(20).u64(*request).bytes(grant),
         };
         out.finish()
     }
@@ -229,6 +256,7 @@ impl ToSpawn {
             7 => Self::Offline { why: fields.text(MAX_TEXT)?.to_owned() },
             8 => Self::Trust { bundle: fields.bytes(16 * 1024)?.to_vec() },
             9 => Self::InputEnd { session: get_session(&mut fields)? },
+            20 => Self::Key { request: fields.u64()?, grant: fields.bytes(MAX_GRANT)?.to_vec() },
             _ => return Err(FieldError::Unknown),
         };
         fields.end()?;
@@ -272,6 +300,8 @@ impl ToLink {
             Self::Refused { request, code, message, reason } => {
                 out.u8(4).u64(*request).text(code).text(&shortened(message)).text(reason)
             }
+            Self::KeyTaken { request } => out.u8(20).u64(*request),
+            Self::LoginLog { kind } => out.u8(21).u8(u8::from(*kind == LogKind::File)),
             Self::Exited { session, status, detail } => {
                 put_status(out.u8(5).text(session.as_str()), status).text(&shortened(detail))
             }
@@ -305,6 +335,8 @@ impl ToLink {
                 exit: if get_flag(&mut fields)? { Some(get_status(&mut fields)?) } else { None },
                 destination: if get_flag(&mut fields)? { Some(Destination::get(&mut fields)?) } else { None },
             }),
+            20 => Self::KeyTaken { request: fields.u64()? },
+            21 => Self::LoginLog { kind: if get_flag(&mut fields)? { LogKind::File } else { LogKind::Journal } },
             4 => Self::Refused {
                 request: fields.u64()?,
                 code: fields.text(128)?.to_owned(),

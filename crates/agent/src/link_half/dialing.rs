@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
 use munjigi_core::wire::hello::{Hello, NodeHello, Role, VERSION_MAX, VERSION_MIN};
-use munjigi_core::wire::message::{Accepted, Connect, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::message::{Accepted, Connect, KeyOnNode, Pty, Refused, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::backoff::Backoff;
 use munjigi_link::connection::Limits;
@@ -22,6 +22,7 @@ use crate::halves::{Configure, Start, Terminal, ToSpawn};
 use crate::{clock, inventory};
 
 use super::Sessions;
+use super::logins::Logins;
 use super::port::Ports;
 use super::session::{Attached, Event};
 use super::spawn_client::{SpawnClient, StartRefused};
@@ -36,6 +37,7 @@ pub(super) async fn keep_dialing(
     configure: Configure,
     spawn: Arc<SpawnClient>,
     sessions: Arc<Sessions>,
+    logins: Arc<Logins>,
 ) -> anyhow::Result<()> {
     let server = configure.server.parse().context("the server's address in agent.json is no URL")?;
     let roots = PinnedRoots::from_pem(&configure.ca).context("the roots in agent.json are unusable")?;
@@ -46,9 +48,13 @@ pub(super) async fn keep_dialing(
     loop {
         let begun = clock::monotonic();
         let why = match connect(&options, &configure, &spawn, &sessions).await {
-            Ok(dialed) => serve(dialed, &spawn, &sessions, &ports).await,
+            Ok(dialed) => {
+                logins.connected(dialed.connection.opener());
+                serve(dialed, &spawn, &sessions, &ports).await
+            }
             Err(why) => why,
         };
+        logins.disconnected();
         backoff.after_connection(begun.elapsed());
         let wait = backoff.after_failure();
         tracing::info!(why, wait_ms = wait.as_millis(), "the link is down");
@@ -133,6 +139,7 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     let Ok(Ok(Some(Frame::Open(open)))) = opening else { return };
     match open.wish {
         Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
+        Some(open::Wish::Key(wish)) => take_key(attached, wish, &opened).await,
         Some(open::Wish::Connect(wish)) => connect_port(attached, &wish, &opened, &ports).await,
         _ => {
             let message = "an agent starts sessions and connects for them, nothing else";
@@ -148,6 +155,25 @@ async fn connect_port(attached: Attached, wish: &Connect, opened: &Opened, ports
         Some((port, id)) => ports.serve(attached, id, port).await,
         None => refuse(attached, refusal("SessionEnded", "this node has no such port session")).await,
     }
+}
+
+/// Hands a key to the privileged half and answers once that has it.
+async fn take_key(mut attached: Attached, wish: KeyOnNode, opened: &Opened) {
+    let why = match opened.spawn.key(wish.grant.to_vec()).await {
+        Ok(Ok(())) => {
+            let answer = async {
+                // It fits a frame by far.
+                drop(attached.writer.feed(&Frame::Accepted(Box::default())));
+                attached.writer.close().await
+            };
+            // A server that does not listen any more has told its caller that the key may not have come.
+            let _ = timeout(OPENING, answer).await;
+            return;
+        }
+        Ok(Err(why)) => why,
+        Err(error) => refusal("InternalServerError", &error.to_string()),
+    };
+    refuse(attached, why).await;
 }
 
 async fn start(mut attached: Attached, start: StartOnNode, opened: Opened) {

@@ -5,6 +5,7 @@
 
 mod confine;
 mod dialing;
+mod logins;
 mod port;
 mod program;
 mod session;
@@ -24,6 +25,7 @@ use crate::halves::{self, Channel, ChannelError, ToLink, ToSpawn};
 use crate::ring::Ring;
 use crate::sys;
 
+use logins::Logins;
 use program::Program;
 use session::{Ended, Event, Handle, Session};
 use spawn_client::{SpawnClient, StartRefused};
@@ -81,15 +83,16 @@ async fn serve(channel: Channel) -> anyhow::Result<()> {
         bail!("the privileged half began with another message than its configuration");
     };
     let sessions = Arc::new(Sessions::default());
+    let logins = Logins::start();
     let mut tasks = JoinSet::new();
     for _ in 0..configure.sessions {
         let (message, descriptors) = spawn.receive().await.context("a session to be carried on did not come")?;
-        take(message, descriptors, &spawn, &sessions, &mut tasks);
+        take(message, descriptors, &spawn, &sessions, &logins, &mut tasks);
     }
-    let dialing = dialing::keep_dialing(configure, Arc::clone(&spawn), Arc::clone(&sessions));
+    let dialing = dialing::keep_dialing(configure, Arc::clone(&spawn), Arc::clone(&sessions), Arc::clone(&logins));
     tokio::select! {
         result = dialing => result,
-        () = dispatch(&spawn, &sessions, &mut tasks) => {
+        () = dispatch(&spawn, &sessions, &logins, &mut tasks) => {
             // The dialling stops here, but the link lives until its sessions have said what became of them.
             Ok(())
         }
@@ -97,11 +100,16 @@ async fn serve(channel: Channel) -> anyhow::Result<()> {
 }
 
 /// Takes messages of the privileged half until it is gone, then lets the sessions report and end.
-async fn dispatch(spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>, tasks: &mut JoinSet<SessionId>) {
+async fn dispatch(
+    spawn: &Arc<SpawnClient>,
+    sessions: &Arc<Sessions>,
+    logins: &Arc<Logins>,
+    tasks: &mut JoinSet<SessionId>,
+) {
     loop {
         tokio::select! {
             received = spawn.receive() => match received {
-                Ok((message, descriptors)) => take(message, descriptors, spawn, sessions, tasks),
+                Ok((message, descriptors)) => take(message, descriptors, spawn, sessions, logins, tasks),
                 Err(error) => {
                     if !matches!(error, ChannelError::Closed) {
                         tracing::error!(%error, "the link half ends");
@@ -123,17 +131,27 @@ async fn dispatch(spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>, tasks: &mu
 
 fn take(
     message: ToLink,
-    descriptors: Vec<OwnedFd>,
+    mut descriptors: Vec<OwnedFd>,
     spawn: &Arc<SpawnClient>,
     sessions: &Arc<Sessions>,
+    logins: &Arc<Logins>,
     tasks: &mut JoinSet<SessionId>,
 ) {
     match message {
         ToLink::Configure(_) => {}
         ToLink::Signature { request, signature } => spawn.signed(request, signature),
         ToLink::Refused { request, code, message, reason } => {
-            spawn.started(request, Err(StartRefused { code, message, reason }));
+            let refused = StartRefused { code, message, reason };
+            if let Some(refused) = spawn.key_answered(request, Err(refused)) {
+                spawn.started(request, Err(refused));
+            }
         }
+        ToLink::LoginLog { kind } => {
+            if let Some(descriptor) = descriptors.pop() {
+                logins.read(kind, descriptor);
+            }
+        }
+        ToLink::KeyTaken { request } => drop(spawn.key_answered(request, Ok(()))),
         ToLink::Session(description) => match begin(&description, descriptors, spawn) {
             Ok((session, handle)) => {
                 let id = description.session.clone();

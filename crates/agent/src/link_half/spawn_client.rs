@@ -32,6 +32,7 @@ struct Waiting {
     last: u64,
     signatures: HashMap<u64, oneshot::Sender<[u8; 64]>>,
     starts: HashMap<u64, oneshot::Sender<StartAnswer>>,
+    keys: HashMap<u64, oneshot::Sender<Result<(), StartRefused>>>,
 }
 
 /// Asks the privileged half.
@@ -107,6 +108,35 @@ impl SpawnClient {
             return Err(error);
         }
         answered.await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Has a key given to sshd.
+    pub(crate) async fn key(&self, grant: Vec<u8>) -> Result<Result<(), StartRefused>, ChannelError> {
+        let (answer, answered) = oneshot::channel();
+        let request = {
+            let mut waiting = self.lock();
+            waiting.last += 1;
+            let request = waiting.last;
+            waiting.keys.insert(request, answer);
+            request
+        };
+        if let Err(error) = self.send(&ToSpawn::Key { request, grant }).await {
+            self.lock().keys.remove(&request);
+            return Err(error);
+        }
+        answered.await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Delivers the answer about a key. Returns it if nobody waits for it as such.
+    pub(crate) fn key_answered(&self, request: u64, answer: Result<(), StartRefused>) -> Option<StartRefused> {
+        match self.lock().keys.remove(&request) {
+            // Whoever asked may have given up.
+            Some(waiter) => {
+                let _ = waiter.send(answer);
+                None
+            }
+            None => answer.err(),
+        }
     }
 
     /// Delivers a signature to whoever waits for it.

@@ -10,7 +10,10 @@
 
 mod account;
 mod child;
+mod key_socket;
+mod keys;
 mod link_process;
+mod login_log;
 mod login_records;
 mod processes;
 mod program;
@@ -47,7 +50,10 @@ use crate::ring::{MAX_CHUNK, Ring};
 use crate::sys;
 
 pub(crate) use account::only_user;
+use key_socket::KeySocket;
+use keys::Keys;
 use link_process::LinkProcess;
+use login_log::LoginLog;
 use processes::{Cgroups, Processes};
 pub(crate) use processes::{kill_descendants, link_halves};
 use program::{Surroundings, Wish};
@@ -75,6 +81,10 @@ struct SpawnHalf {
     cgroups: Option<Cgroups>,
     signals: SignalFd,
     sessions: BTreeMap<SessionId, Session>,
+    keys: Keys,
+    /// Where sshd's helper asks; there from the first key on.
+    key_socket: Option<KeySocket>,
+    login_log: Option<LoginLog>,
     link: Option<LinkProcess>,
     restart_at: Instant,
     offline_since: Option<Instant>,
@@ -120,6 +130,7 @@ impl SpawnHalf {
             .context("failed to receive signals")?;
         let environment = config.environment.clone().into_iter().collect();
         let now = clock::monotonic();
+        let login_log = LoginLog::choose(&config.sshd_log, now);
         Ok(Self {
             state: StateFile::new(data, &identity),
             data: data.clone(),
@@ -133,6 +144,9 @@ impl SpawnHalf {
             cgroups: None,
             signals,
             sessions: BTreeMap::new(),
+            keys: Keys::default(),
+            key_socket: None,
+            login_log,
             link: None,
             restart_at: now,
             offline_since: Some(now),
@@ -169,7 +183,10 @@ impl SpawnHalf {
             if self.link.is_none() && self.restart_at <= now {
                 self.start_link_half(now)?;
             }
-            let (signalled, spoken, writable) = self.wait(now)?;
+            let (signalled, spoken, writable, asked) = self.wait(now)?;
+            if asked && let Some(socket) = &mut self.key_socket {
+                socket.serve(&mut self.keys, clock::monotonic());
+            }
             if signalled {
                 self.take_signals();
             }
@@ -183,17 +200,23 @@ impl SpawnHalf {
     }
 
     /// Waits until something is to be done: signals, a message, room for one, or a time.
-    fn wait(&self, now: Instant) -> anyhow::Result<(bool, bool, bool)> {
+    fn wait(&self, now: Instant) -> anyhow::Result<(bool, bool, bool, bool)> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(link) = &self.link {
             let room = if link.has_waiting() { PollFlags::POLLOUT } else { PollFlags::empty() };
             fds.push(PollFd::new(link.channel(), PollFlags::POLLIN | room));
         }
+        let before = fds.len();
+        let asking = self.key_socket.iter().flat_map(KeySocket::descriptors);
+        fds.extend(asking.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let due = self
             .sessions
             .values()
             .filter_map(|session| session.next_tick(now))
             .chain(self.stop_at)
+            .chain(self.keys.next_end())
+            .chain(self.login_log.as_ref().map(LoginLog::next_look))
+            .chain(self.key_socket.as_ref().and_then(KeySocket::next_end))
             .chain(self.offline_since.filter(|_| !self.sessions.is_empty()).map(|since| since + RESUME_WINDOW))
             .chain(self.link.is_none().then_some(self.restart_at))
             .min();
@@ -211,10 +234,19 @@ impl SpawnHalf {
             fds.get(index).and_then(PollFd::revents).is_some_and(|events| events.intersects(wanted))
         };
         let trouble = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
-        Ok((ready(0, PollFlags::POLLIN), ready(1, trouble), ready(1, PollFlags::POLLOUT)))
+        let link_at = if self.link.is_some() { 1 } else { usize::MAX };
+        let asked = (before..fds.len()).any(|index| ready(index, trouble));
+        Ok((ready(0, PollFlags::POLLIN), ready(link_at, trouble), ready(link_at, PollFlags::POLLOUT), asked))
     }
 
     fn tick(&mut self, now: Instant) {
+        self.keys.forget_old(now);
+        if self.login_log.as_mut().is_some_and(|log| log.look(now)) {
+            self.hand_over_log();
+        }
+        if let Some(socket) = self.key_socket.as_mut().filter(|socket| socket.next_end().is_some_and(|at| at <= now)) {
+            socket.serve(&mut self.keys, now);
+        }
         if self.offline_since.is_some_and(|since| now.saturating_duration_since(since) >= RESUME_WINDOW) {
             self.offline_since = Some(now);
             for session in self.sessions.values_mut() {
@@ -258,7 +290,18 @@ impl SpawnHalf {
         for id in ids {
             self.hand_over(&id, None);
         }
+        self.hand_over_log();
         Ok(())
+    }
+
+    /// Gives the link half what sshd's logins are read from.
+    fn hand_over_log(&mut self) {
+        let Some((link, (kind, log))) = self.link.as_mut().zip(self.login_log.as_ref().and_then(LoginLog::open)) else {
+            return;
+        };
+        if let Err(error) = link.send(&ToLink::LoginLog { kind }, &[log]) {
+            self.lose_link(&error);
+        }
     }
 
     /// Gives the link half a session: its description and copies of its descriptors.
@@ -332,6 +375,9 @@ impl SpawnHalf {
             return;
         }
         let now = clock::monotonic();
+        if let Some(log) = &mut self.login_log {
+            log.reaped(pid, now);
+        }
         // Others are orphans of sessions: their parent is gone and nobody asks how they ended.
         if let Some(session) = self.sessions.values_mut().find(|session| session.is_led_by(pid)) {
             session.reaped(status, now);
@@ -355,6 +401,7 @@ impl SpawnHalf {
         match message {
             ToSpawn::Sign { request, binding, hello } => self.sign(request, &binding, &hello),
             ToSpawn::Start(start) => self.start(&start),
+            ToSpawn::Key { request, grant } => self.take_key(request, &grant),
             ToSpawn::Signal { session, signal } => {
                 if let Some(session) = self.sessions.get(&session) {
                     session.signal(signal);
@@ -386,6 +433,39 @@ impl SpawnHalf {
         let message = node_link_message(binding, hello);
         let Ok(signature) = self.key.sign(&message).as_ref().try_into() else { return };
         self.with_link(|link| link.send(&ToLink::Signature { request, signature }, &[]));
+    }
+
+    fn take_key(&mut self, request: u64, grant: &[u8]) {
+        let answer = match self.try_take_key(grant) {
+            Ok(()) => ToLink::KeyTaken { request },
+            Err(Refusal { code, reason, message }) => {
+                tracing::warn!(reason, "a key was refused: {message}");
+                ToLink::Refused { request, code: code.to_owned(), message, reason: reason.to_owned() }
+            }
+        };
+        self.with_link(|link| link.send(&answer, &[]));
+    }
+
+    /// Takes a key for sshd: the grant is verified here like every other, so that the link half alone can let nobody in.
+    fn try_take_key(&mut self, grant: &[u8]) -> Result<(), Refusal> {
+        let grant = self.judge.admit(grant, clock::now())?;
+        let Action::AuthorizedKey(key) = grant.action else {
+            return Err(Refusal::denied("GrantMalformed", "the grant starts something and is for no key".to_owned()));
+        };
+        let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
+            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
+        if self.key_socket.is_none() {
+            let path = self.config.keys_socket_path(&self.data, &self.identity.node_id);
+            let socket = KeySocket::listen(&path).map_err(|error| {
+                Refusal::failed("KeySocket", &format!("the node cannot hand keys to sshd: {error:#}"))
+            })?;
+            self.key_socket = Some(socket);
+        }
+        let print = key.key.fingerprint();
+        tracing::info!(user = account.name, %print, request = key.request_id, by = grant.subject, "a key was pushed");
+        self.keys
+            .take(account.name, key, grant.subject, clock::monotonic())
+            .map_err(|error| Refusal::failed("TooManyKeys", &error.to_string()))
     }
 
     fn start(&mut self, start: &Start) {
@@ -426,6 +506,9 @@ impl SpawnHalf {
             Refusal::failed("StartFailed", &format!("the node could not {what}: {error}"))
         };
         let ring = Ring::create().map_err(|error| failed("make the session's memory", &error))?;
+        if matches!(grant.action, Action::AuthorizedKey(_)) {
+            return Err(Refusal::denied("GrantMalformed", "the grant is for a key and starts nothing".to_owned()));
+        }
         if let Action::Port(destination) = grant.action {
             if !self.config.forwarding {
                 let message = "this node's owner lets no port sessions through (forwarding in agent.toml)".to_owned();
@@ -449,6 +532,7 @@ impl SpawnHalf {
             Action::Shell { .. } => account.shell.display().to_string(),
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
             Action::Port(destination) => destination.to_string(),
+            Action::AuthorizedKey(pushed) => pushed.key.fingerprint().to_string(),
         };
         match program::start(&wish, &self.surroundings) {
             Ok(running) => {
@@ -558,6 +642,7 @@ impl From<GrantError> for Refusal {
             GrantError::BadUser => "OsUserInvalid",
             GrantError::BadCommand | GrantError::BadProfile | GrantError::BadVariables => "CommandInvalid",
             GrantError::BadPort => "PortGrantInvalid",
+            GrantError::BadKey => "KeyInvalid",
             GrantError::TooMany => "GrantsTooMany",
         };
         Self::denied(reason, error.to_string())

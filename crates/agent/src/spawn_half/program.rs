@@ -130,8 +130,8 @@ fn command_line(wish: &Wish<'_>) -> Result<(OsString, OsString, Vec<OsString>), 
             name.push(shell.file_name().unwrap_or(shell.as_os_str()));
             Ok((shell.clone().into_os_string(), name, Vec::new()))
         }
-        // A port session has no program; whoever asks for one is told that there is none.
-        Action::Port(_) => Err(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL }),
+        // Neither a port session nor a key has a program; whoever asks for one is told that there is none.
+        Action::Port(_) | Action::AuthorizedKey(_) => Err(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL }),
         Action::Command(command) => {
             let mut words = command.iter().map(OsString::from);
             let program = words.next().ok_or(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL })?;

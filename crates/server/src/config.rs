@@ -37,8 +37,21 @@ pub struct Config {
     pub session: SessionDefaults,
     /// Which nodes there may be.
     pub nodes: NodeSettings,
+    /// EC2 Instance Connect.
+    pub instance_connect: InstanceConnect,
     /// How much the server takes on.
     pub limits: Limits,
+}
+
+/// What holds for keys that are pushed to nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstanceConnect {
+    /// How long sshd accepts a pushed key; 5 seconds to 1 hour. As `key_life_seconds`.
+    #[serde(rename = "key_life_seconds", deserialize_with = "seconds::<_, 5, 3600>")]
+    pub key_life: Duration,
+    /// Whether one login uses the key up. AWS lets a key in as often as one likes within its minute.
+    pub single_use: bool,
 }
 
 /// What holds for sessions whose document says nothing else.
@@ -109,8 +122,15 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             session: SessionDefaults::default(),
             nodes: NodeSettings::default(),
+            instance_connect: InstanceConnect::default(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl Default for InstanceConnect {
+    fn default() -> Self {
+        Self { key_life: Duration::from_secs(60), single_use: true }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use munjigi_core::audit::AuditRecord;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use judge::{Decided, judge};
 pub(crate) use judge::{allow_demands, question};
@@ -37,6 +37,7 @@ pub struct Authorized<O: Operation> {
     decisions: Vec<Decided>,
     identities_version: u64,
     parameters: Value,
+    extras: Map<String, Value>,
     server: Arc<Server>,
     granted: AtomicBool,
 }
@@ -71,7 +72,7 @@ impl<O: Operation> Authorized<O> {
     /// writes none when the work succeeds, and one more if it fails. `response_elements` as the record shall show it.
     pub async fn record_granted(&self, response_elements: Value) -> Result<(), ApiError> {
         let event = Event::of::<O>(&self.server, &self.request, Who::Caller(&self.caller));
-        let record = event.parameters(&self.parameters).decisions(&self.decisions);
+        let record = event.parameters(&self.parameters).decisions(&self.decisions).extras(&self.extras);
         store(&self.server, record.complete(Outcome::Success(&response_elements))).await?;
         self.granted.store(true, Ordering::Release);
         Ok(())
@@ -112,9 +113,10 @@ async fn perform<O: Operation>(
     request: RequestMeta,
 ) -> Result<(O::Output, Value), ApiError> {
     let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
+    let extras = O::audit_extras(&input);
     let refused = async |error: ApiError, decisions: &[Decided]| {
         let event = Event::of::<O>(server, &request, Who::Caller(caller));
-        let record = event.parameters(&parameters).decisions(decisions);
+        let record = event.parameters(&parameters).decisions(decisions).extras(&extras);
         match store(server, record.complete(Outcome::Failure(&error))).await {
             Ok(()) => error,
             Err(unstored) => unstored,
@@ -140,6 +142,7 @@ async fn perform<O: Operation>(
         decisions,
         identities_version,
         parameters,
+        extras,
         server: server_ref,
         granted,
     };
@@ -159,7 +162,7 @@ async fn perform<O: Operation>(
         Err(error) => Outcome::Failure(error),
     };
     let event = Event::of::<O>(server, &authorized.request, Who::Caller(caller));
-    let record = event.parameters(&authorized.parameters).decisions(&authorized.decisions);
+    let record = event.parameters(&authorized.parameters).decisions(&authorized.decisions).extras(&authorized.extras);
     store(server, record.complete(outcome)).await?;
     result
 }

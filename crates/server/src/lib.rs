@@ -34,6 +34,7 @@ mod running;
 mod service_event;
 pub mod sessions;
 mod setup;
+mod ssh_logins;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -164,10 +164,10 @@ impl TestServer {
     ) -> Request<Bytes> {
         let (body, content_type) = match service.wire() {
             Wire::Json => (input.to_string(), "application/x-amz-json-1.1"),
-            Wire::Query => {
+            Wire::Query | Wire::Ec2 => {
                 let mut form = form_urlencoded::Serializer::new(String::new());
                 form.append_pair("Action", operation).append_pair("Version", service.api_version());
-                flatten(&mut form, "", input);
+                flatten(&mut form, "", input, if service.wire() == Wire::Ec2 { "" } else { "member." });
                 (form.finish(), "application/x-www-form-urlencoded; charset=utf-8")
             }
         };
@@ -228,15 +228,15 @@ fn credentials(id: &str, secret: String) -> Credentials {
 }
 
 /// Writes an input as the parameters of a form.
-fn flatten(form: &mut form_urlencoded::Serializer<'_, String>, name: &str, value: &serde_json::Value) {
+fn flatten(form: &mut form_urlencoded::Serializer<'_, String>, name: &str, value: &serde_json::Value, list: &str) {
     let below = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
     match value {
         serde_json::Value::Object(members) => {
-            members.iter().for_each(|(member, value)| flatten(form, &below(member), value));
+            members.iter().for_each(|(member, value)| flatten(form, &below(member), value, list));
         }
         serde_json::Value::Array(items) => {
             let numbered = items.iter().enumerate();
-            numbered.for_each(|(at, value)| flatten(form, &below(&format!("member.{}", at + 1)), value));
+            numbered.for_each(|(at, value)| flatten(form, &below(&format!("{list}{}", at + 1)), value, list));
         }
         serde_json::Value::String(text) => drop(form.append_pair(name, text)),
         other => drop(form.append_pair(name, &other.to_string())),

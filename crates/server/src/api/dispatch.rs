@@ -16,6 +16,8 @@ use super::{WireInput, json, xml};
 const JSON: &str = "application/x-amz-json-1.1";
 /// Content type of query answers.
 const XML: &str = "text/xml";
+/// Content type of ec2's answers.
+const EC2_XML: &str = "text/xml;charset=UTF-8";
 
 /// The operation that a request means, with its input as far as routing had to read it.
 pub(crate) struct Routed {
@@ -71,7 +73,7 @@ pub(crate) fn route(
     };
     let by_version = Service::ALL.into_iter().find(|service| service.api_version() == form.version);
     let service = match (scope.as_deref(), by_scope) {
-        (_, Some(service)) if service.wire() == Wire::Query => service,
+        (_, Some(service)) if service.wire() != Wire::Json => service,
         (None, _) => by_version.unwrap_or(Service::Sts),
         (Some(name), _) => {
             let what = format!("the service `{}` is not served here in the query form", shown(name));
@@ -79,6 +81,11 @@ pub(crate) fn route(
         }
     };
     match table::find(service, &form.action) {
+        // SDKs of ec2 each name the version they were made with; the members that are served are in all of them.
+        Some(entry) if service.wire() == Wire::Ec2 => match form.with_plain_lists() {
+            Ok(form) => Ok(Routed { entry, form: Some(form) }),
+            Err(cause) => Err(Unrouted { service, error: ApiError::Malformed(cause.to_string()) }),
+        },
         Some(entry) if form.version.is_empty() || form.version == service.api_version() => {
             Ok(Routed { entry, form: Some(form) })
         }
@@ -109,6 +116,7 @@ pub(crate) fn answer(service: Service, operation: &str, result: Result<Value, Ap
         Wire::Json if output.is_null() => (JSON, "{}".to_owned()),
         Wire::Json => (JSON, output.to_string()),
         Wire::Query => (XML, xml::answer(service, operation, &output, request_id)),
+        Wire::Ec2 => (EC2_XML, xml::ec2_answer(service, operation, &output, request_id)),
     };
     Answer { status: http::StatusCode::OK, content_type, body: Bytes::from(body), request_id }
 }
@@ -124,6 +132,7 @@ pub(crate) fn refusal(service: Service, error: &ApiError, request_id: Uuid) -> A
             (JSON, serde_json::json!({ "__type": error.code(service), "message": message }).to_string())
         }
         Wire::Query => (XML, xml::error(service, error, request_id)),
+        Wire::Ec2 => (EC2_XML, xml::ec2_error(service, error, request_id)),
     };
     Answer { status: error.status(service), content_type, body: Bytes::from(body), request_id }
 }
@@ -180,7 +189,10 @@ mod tests {
         check(&sts, "", Err(("MalformedInput", "Action is missing")));
         check(&headers(&[]), "Action=GetCallerIdentity&Version=2011-06-15", Ok("GetCallerIdentity"));
         let ec2 = headers(&[("authorization", &authorization("ec2"))]);
-        check(&ec2, "Action=DescribeInstances", Err(("InvalidAction", "`ec2` is not served")));
+        check(&ec2, "Action=DescribeInstances&Version=2016-11-15&InstanceId.1=i-1", Ok("DescribeInstances"));
+        check(&ec2, "Action=RunInstances", Err(("InvalidAction", "RunInstances")));
+        let rds = headers(&[("authorization", &authorization("rds"))]);
+        check(&rds, "Action=DescribeDBInstances", Err(("InvalidAction", "`rds` is not served")));
         let ssm = headers(&[("authorization", &authorization("ssm"))]);
         check(&ssm, "Action=StartSession", Err(("InvalidAction", "`ssm` is not served")));
     }

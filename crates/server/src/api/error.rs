@@ -87,6 +87,17 @@ impl ApiError {
     pub fn code(&self, service: Service) -> &'static str {
         let json = service.wire() == Wire::Json;
         let pick = |in_json, in_query| if json { in_json } else { in_query };
+        match (service, self) {
+            (Service::Ec2, error) => {
+                if let Some(code) = error.ec2_code() {
+                    return code;
+                }
+            }
+            // This service has words of its own for the two.
+            (Service::Ec2InstanceConnect, Self::Validation(_)) => return "InvalidArgsException",
+            (Service::Ec2InstanceConnect, Self::Internal(_)) => return "ServiceException",
+            _ => {}
+        }
         match self {
             Self::Refused { code, .. } => code,
             Self::Validation(_) => pick("ValidationException", "ValidationError"),
@@ -115,6 +126,20 @@ impl ApiError {
             Self::Throttled => pick("ThrottlingException", "Throttling"),
             Self::Unavailable(_) => pick("ServiceUnavailableException", "ServiceUnavailable"),
             Self::Internal(_) => pick("InternalServerError", "InternalFailure"),
+        }
+    }
+
+    /// Returns the code of ec2 where it differs from that of query services (aws-api A.4 and B.4).
+    fn ec2_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Validation(_) => Some("InvalidParameterValue"),
+            Self::Malformed(_) => Some("InvalidParameter"),
+            Self::Denied(_) => Some("UnauthorizedOperation"),
+            Self::Signature(_) | Self::InvalidClientToken => Some("AuthFailure"),
+            Self::Throttled => Some("RequestLimitExceeded"),
+            Self::Unavailable(_) => Some("Unavailable"),
+            Self::Internal(_) => Some("InternalError"),
+            _ => None,
         }
     }
 

@@ -7,6 +7,8 @@ pub mod cloudtrail;
 #[cfg(test)]
 pub(crate) mod desk;
 pub(crate) mod dispatch;
+pub mod ec2;
+pub mod ec2_instance_connect;
 pub mod ec2messages;
 pub mod error;
 pub mod iam;

@@ -35,6 +35,11 @@ pub trait Operation: Sized + Send + Sync + 'static {
     /// The output, wire names as in the service's model.
     type Output: Serialize + Send;
 
+    /// Returns what the audit record tells beside input and output (`additionalEventData`).
+    fn audit_extras(_: &Self::Input) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::Map::new()
+    }
+
     /// Returns every action and resource that must be allowed. Called before anything of the state is revealed:
     /// what is absent and what is forbidden look alike to a caller without permission, so an absent thing is named
     /// by the ARN it would have. An empty list is refused for operations under [`Access::Policy`].
@@ -66,6 +71,10 @@ pub enum Service {
     Ec2Messages,
     /// The channels of AWS's agent; they have paths of their own and no targets.
     SsmMessages,
+    /// Nodes as instances of EC2, as far as clients of Instance Connect look at them.
+    Ec2,
+    /// Keys for sshd and tunnels.
+    Ec2InstanceConnect,
     /// What AWS has no operation for.
     Munjigi,
 }
@@ -77,18 +86,35 @@ pub enum Wire {
     Json,
     /// query: operation in the form's `Action`, answers in XML.
     Query,
+    /// ec2 query: as query, but lists are `Name.N`, answers have `<item>`, and errors a form of their own.
+    Ec2,
 }
 
 impl Service {
     /// All services.
-    pub const ALL: [Self; 7] =
-        [Self::Sts, Self::Iam, Self::Ssm, Self::CloudTrail, Self::Ec2Messages, Self::SsmMessages, Self::Munjigi];
+    pub const ALL: [Self; 9] = [
+        Self::Sts,
+        Self::Iam,
+        Self::Ssm,
+        Self::CloudTrail,
+        Self::Ec2,
+        Self::Ec2InstanceConnect,
+        Self::Ec2Messages,
+        Self::SsmMessages,
+        Self::Munjigi,
+    ];
 
     /// Returns the wire form.
     pub const fn wire(self) -> Wire {
         match self {
             Self::Sts | Self::Iam => Wire::Query,
-            Self::Ssm | Self::CloudTrail | Self::Ec2Messages | Self::SsmMessages | Self::Munjigi => Wire::Json,
+            Self::Ec2 => Wire::Ec2,
+            Self::Ssm
+            | Self::CloudTrail
+            | Self::Ec2InstanceConnect
+            | Self::Ec2Messages
+            | Self::SsmMessages
+            | Self::Munjigi => Wire::Json,
         }
     }
 
@@ -101,6 +127,8 @@ impl Service {
             Self::CloudTrail => "cloudtrail",
             Self::Ec2Messages => "ec2messages",
             Self::SsmMessages => "ssmmessages",
+            Self::Ec2 => "ec2",
+            Self::Ec2InstanceConnect => "ec2-instance-connect",
             Self::Munjigi => "munjigi",
         }
     }
@@ -108,7 +136,8 @@ impl Service {
     /// Returns what stands before the operation in `X-Amz-Target`; `None` for query services.
     pub const fn target_prefix(self) -> Option<&'static str> {
         match self {
-            Self::Sts | Self::Iam | Self::SsmMessages => None,
+            Self::Sts | Self::Iam | Self::Ec2 | Self::SsmMessages => None,
+            Self::Ec2InstanceConnect => Some("AWSEC2InstanceConnectService."),
             Self::Ssm => Some("AmazonSSM."),
             Self::CloudTrail => Some("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101."),
             Self::Ec2Messages => Some("EC2WindowsMessageDeliveryService."),
@@ -125,6 +154,8 @@ impl Service {
             Self::CloudTrail => "cloudtrail.amazonaws.com",
             Self::Ec2Messages => "ec2messages.amazonaws.com",
             Self::SsmMessages => "ssmmessages.amazonaws.com",
+            Self::Ec2 => "ec2.amazonaws.com",
+            Self::Ec2InstanceConnect => "ec2-instance-connect.amazonaws.com",
             Self::Munjigi => "munjigi.local",
         }
     }
@@ -138,6 +169,8 @@ impl Service {
             Self::CloudTrail => "2013-11-01",
             Self::Ec2Messages => "2014-12-01",
             Self::SsmMessages => "2017-12-01",
+            Self::Ec2 => "2016-11-15",
+            Self::Ec2InstanceConnect => "2018-04-02",
             Self::Munjigi => "2026-11-01",
         }
     }
@@ -147,7 +180,13 @@ impl Service {
         match self {
             Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
             Self::Iam => "https://iam.amazonaws.com/doc/2010-05-08/",
-            Self::Ssm | Self::CloudTrail | Self::Ec2Messages | Self::SsmMessages | Self::Munjigi => "",
+            Self::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
+            Self::Ssm
+            | Self::CloudTrail
+            | Self::Ec2InstanceConnect
+            | Self::Ec2Messages
+            | Self::SsmMessages
+            | Self::Munjigi => "",
         }
     }
 }
@@ -255,11 +294,14 @@ impl Requirement {
         self
     }
 
-    /// Adds the tags that the resource has, in both spellings (`aws:ResourceTag/` and `ssm:resourceTag/`).
+    /// Adds the tags that the resource has, in all spellings (`aws:ResourceTag/`, `ssm:resourceTag/`,
+    /// `ec2:ResourceTag/`).
     #[must_use]
     pub fn resource_tags<'a>(mut self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         for (key, value) in tags {
-            self = self.with(format!("aws:ResourceTag/{key}"), value).with(format!("ssm:resourceTag/{key}"), value);
+            for service in ["aws:R", "ssm:r", "ec2:R"] {
+                self = self.with(format!("{service}esourceTag/{key}"), value);
+            }
         }
         self
     }

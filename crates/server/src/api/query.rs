@@ -77,6 +77,12 @@ impl Form {
         Ok(Self { action, version: version.unwrap_or_default(), root: Node::Members(root) })
     }
 
+    /// Reads parts that are numbered without `member`, as ec2 has them (`Filter.1.Value.2`), as lists.
+    pub(crate) fn with_plain_lists(mut self) -> Result<Self, FormError> {
+        self.root = self.root.with_plain_lists()?;
+        Ok(self)
+    }
+
     /// Reads the parameters as an operation's input.
     pub(crate) fn into_input<T: DeserializeOwned>(self) -> Result<T, FormError> {
         T::deserialize(self.root)
@@ -163,6 +169,22 @@ macro_rules! from_text {
 }
 
 impl Node {
+    /// The nesting is bounded by [`MAX_DEPTH`].
+    fn with_plain_lists(self) -> Result<Self, FormError> {
+        let Self::Members(members) = self else { return Ok(self) };
+        let number = |name: &str| name.parse::<usize>().ok().filter(|n| (1..=MAX_INDEX).contains(n));
+        if members.keys().all(|name| number(name).is_some()) && !members.is_empty() {
+            let items = members.into_iter().filter_map(|(name, item)| Some((number(&name)?, item)));
+            let items = items.map(|(number, item)| Ok((number, item.with_plain_lists()?)));
+            return Ok(Self::List(items.collect::<Result<_, FormError>>()?));
+        }
+        if members.keys().any(|name| name.starts_with(|first: char| first.is_ascii_digit())) {
+            return Err(FormError(format!("a list is numbered from 1 to {MAX_INDEX}")));
+        }
+        let members = members.into_iter().map(|(name, member)| Ok((name, member.with_plain_lists()?)));
+        Ok(Self::Members(members.collect::<Result<_, FormError>>()?))
+    }
+
     fn unexpected(&self) -> de::Unexpected<'_> {
         match self {
             Self::Text(text) => de::Unexpected::Str(text),
@@ -320,12 +342,26 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_ec2_are_numbered_without_member() {
+        let read = |body: &str| Form::parse(body.as_bytes())?.with_plain_lists()?.into_input::<Input>();
+        let input = read("Action=A&ActionNames.2=b&ActionNames.1=a&Tags.1.Key=k&Tags.1.Value=v").unwrap();
+        assert_eq!(input.action_names, ["a", "b"]);
+        assert_eq!(input.tags, [Tag { key: "k".into(), value: "v".into() }]);
+        for bad in
+            ["Action=A&ActionNames.0=a", "Action=A&ActionNames.1025=a", "Action=A&ActionNames.1=a&ActionNames.b=c"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn no_body_makes_it_panic() {
         let seed =
             b"Action=CreateUser&Version=2010-05-08&UserName=a+b&Tags.member.1.Key=k&Tags.member.1.Value=%41&N.M.O=";
         crate::api::mutate::each(seed, 0x666f_726d, |body| {
             if let Ok(form) = Form::parse(body) {
-                let _ = form.into_input::<Input>();
+                let _ = form.clone().into_input::<Input>();
+                let _ = form.with_plain_lists().map(Form::into_input::<Input>);
             }
         });
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::WireInput;
 use super::error::ApiError;
 use super::operation::{Access, Effect, Operation, Service};
-use super::{cloudtrail, ec2messages, iam, munjigi, ssm, sts};
+use super::{cloudtrail, ec2, ec2_instance_connect, ec2messages, iam, munjigi, ssm, sts};
 use crate::Server;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
@@ -168,6 +168,11 @@ operations![
     ssm::UpdateManagedInstancePublicKey,
     ec2messages::GetMessages,
     cloudtrail::LookupEvents,
+    ec2::DescribeInstanceConnectEndpoints,
+    ec2::DescribeInstances,
+    ec2::DescribeTags,
+    ec2_instance_connect::SendSSHPublicKey,
+    ec2_instance_connect::SendSerialConsoleSSHPublicKey,
     munjigi::AttachSession,
     munjigi::Explain,
     munjigi::LeaveNode,

@@ -1,4 +1,4 @@
-//! Answers of query services: an output's JSON turned into XML, lists as `<member>` elements.
+//! Answers of query services: an output's JSON turned into XML, lists as `<member>` elements (`<item>` for ec2).
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::operation::Service;
 pub(crate) fn answer(service: Service, operation: &str, output: &Value, request_id: Uuid) -> String {
     let mut text = format!("<{operation}Response xmlns=\"{}\">", service.xml_namespace());
     if !output.is_null() {
-        element(&mut text, &format!("{operation}Result"), output);
+        element(&mut text, &format!("{operation}Result"), output, "member");
     }
     // Writing to a String does not fail.
     let _ = writeln!(
@@ -20,6 +20,26 @@ pub(crate) fn answer(service: Service, operation: &str, output: &Value, request_
         "<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
     );
     text
+}
+
+/// Writes a successful answer of ec2: no Result element, the request's id first.
+pub(crate) fn ec2_answer(service: Service, operation: &str, output: &Value, request_id: Uuid) -> String {
+    let namespace = service.xml_namespace();
+    let mut text = format!("<{operation}Response xmlns=\"{namespace}\"><requestId>{request_id}</requestId>");
+    for (name, value) in output.as_object().into_iter().flatten() {
+        element(&mut text, name, value, "item");
+    }
+    let _ = writeln!(text, "</{operation}Response>");
+    text
+}
+
+/// Writes an error of ec2.
+pub(crate) fn ec2_error(service: Service, error: &ApiError, request_id: Uuid) -> String {
+    let (code, message) = (error.code(service), escape(&error.to_string()));
+    format!(
+        "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
+         <RequestID>{request_id}</RequestID></Response>\n"
+    )
 }
 
 /// Writes an error.
@@ -35,7 +55,7 @@ pub(crate) fn error(service: Service, error: &ApiError, request_id: Uuid) -> Str
 }
 
 /// Writes a value as an element. Names are those of our own output types: plain letters.
-fn element(text: &mut String, name: &str, value: &Value) {
+fn element(text: &mut String, name: &str, value: &Value, item: &str) {
     let _ = match value {
         Value::Null => Ok(()),
         Value::Bool(value) => write!(text, "<{name}>{value}</{name}>"),
@@ -43,12 +63,12 @@ fn element(text: &mut String, name: &str, value: &Value) {
         Value::String(value) => write!(text, "<{name}>{}</{name}>", escape(value)),
         Value::Array(values) => {
             let _ = write!(text, "<{name}>");
-            values.iter().for_each(|value| element(text, "member", value));
+            values.iter().for_each(|value| element(text, item, value, item));
             write!(text, "</{name}>")
         }
         Value::Object(members) => {
             let _ = write!(text, "<{name}>");
-            members.iter().for_each(|(name, value)| element(text, name, value));
+            members.iter().for_each(|(name, value)| element(text, name, value, item));
             write!(text, "</{name}>")
         }
     };
@@ -89,6 +109,23 @@ mod tests {
              <RequestId>00000000-0000-0000-0000-000000000000</RequestId></ResponseMetadata></GetUserResponse>\n"
         );
         assert!(!answer(Service::Iam, "DeleteUser", &Value::Null, Uuid::nil()).contains("Result"));
+    }
+
+    #[test]
+    fn answers_and_errors_of_ec2_have_their_own_form() {
+        let output = json!({"tagSet": [{"key": "a<b"}], "nextToken": null});
+        assert_eq!(
+            ec2_answer(Service::Ec2, "DescribeTags", &output, Uuid::nil()),
+            "<DescribeTagsResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>\
+             00000000-0000-0000-0000-000000000000</requestId><tagSet><item><key>a&lt;b</key></item></tagSet>\
+             </DescribeTagsResponse>\n"
+        );
+        let refused = ApiError::bad("InvalidInstanceID.NotFound", "no <i>");
+        assert_eq!(
+            ec2_error(Service::Ec2, &refused, Uuid::nil()),
+            "<Response><Errors><Error><Code>InvalidInstanceID.NotFound</Code><Message>no &lt;i&gt;</Message></Error>\
+             </Errors><RequestID>00000000-0000-0000-0000-000000000000</RequestID></Response>\n"
+        );
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(crate) struct Event<'a> {
     who: Who<'a>,
     parameters: Option<&'a Value>,
     decisions: &'a [Decided],
+    extras: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> Event<'a> {
@@ -59,12 +60,29 @@ impl<'a> Event<'a> {
         name: &'a str,
         effect: Effect,
     ) -> Self {
-        Self { service, name, effect, secret_fields: &[], server, request, who, parameters: None, decisions: &[] }
+        Self {
+            service,
+            name,
+            effect,
+            secret_fields: &[],
+            server,
+            request,
+            who,
+            parameters: None,
+            decisions: &[],
+            extras: None,
+        }
     }
 
     /// Sets the input.
     pub(crate) fn parameters(mut self, parameters: &'a Value) -> Self {
         self.parameters = Some(parameters);
+        self
+    }
+
+    /// Sets what the operation tells beside its input.
+    pub(crate) fn extras(mut self, extras: &'a Map<String, Value>) -> Self {
+        self.extras = Some(extras);
         self
     }
 
@@ -95,7 +113,7 @@ impl<'a> Event<'a> {
             aws_region: deployment.region.to_string(),
             source_ip_address: self.request.source_ip.to_canonical().to_string(),
             user_agent: Some(self.request.user_agent.clone()),
-            error_code: error.map(|error| error.code(self.service).to_owned()),
+            error_code: error.map(|error| self.trail_code(error)),
             error_message: error.map(ToString::to_string),
             request_parameters: self.parameters.map(|input| self.shown(input)),
             response_elements: response,
@@ -105,7 +123,7 @@ impl<'a> Event<'a> {
             read_only: self.effect == Effect::Read,
             resources: self.resources(&account),
             event_type: EventType::AwsApiCall,
-            api_version: (self.service.wire() == Wire::Query).then(|| self.service.api_version().to_owned()),
+            api_version: (self.service.wire() != Wire::Json).then(|| self.service.api_version().to_owned()),
             management_event: true,
             recipient_account_id: account,
             shared_event_id: None,
@@ -119,6 +137,16 @@ impl<'a> Event<'a> {
                 cipher_suite: tls.cipher_suite.clone(),
                 client_provided_host_header: self.request.host.clone(),
             }),
+        }
+    }
+
+    /// Returns an error's code as the trail has it: ec2's begin with whose fault it was.
+    fn trail_code(&self, error: &ApiError) -> String {
+        let code = error.code(self.service);
+        match self.service.wire() {
+            Wire::Ec2 if error.is_fault() => format!("Server.{code}"),
+            Wire::Ec2 => format!("Client.{code}"),
+            Wire::Json | Wire::Query => code.to_owned(),
         }
     }
 
@@ -145,7 +173,7 @@ impl<'a> Event<'a> {
     }
 
     fn additional_data(&self, outcome: &Outcome<'_>) -> Value {
-        let mut data = Map::new();
+        let mut data = self.extras.cloned().unwrap_or_default();
         let method = match self.request.via {
             Via::Api => "AuthHeader",
             Via::Link => "Link",

@@ -21,6 +21,7 @@ pub(crate) mod node_aws;
 pub mod nodes;
 pub mod peer;
 pub mod ports;
+pub mod push_key;
 pub mod serve;
 pub mod starts;
 mod timers;

@@ -11,7 +11,7 @@ use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
 use munjigi_core::wire::message::{
-    Accepted, AttachSession, Connect, End, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
+    Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
@@ -36,6 +36,7 @@ use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
 use crate::clock;
 use crate::door::{self, RequestMeta};
 use crate::identity::Caller;
+use crate::ssh_logins::Unreported;
 
 /// How long the opener of a stream may take to say what it is for (T-91).
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
         Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
         Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
-        Some(open::Wish::Start(_) | open::Wish::Rejoin(_)) | None => {
+        Some(open::Wish::Start(_) | open::Wish::Rejoin(_) | open::Wish::Key(_) | open::Wish::Logins(_)) | None => {
             let message = "this server does not know what the stream is for; is the client newer than the server?";
             refuse(stream, "UnsupportedWish", message.to_owned(), "", &request);
         }
@@ -367,11 +368,28 @@ pub async fn node(server: Arc<Server>, mut connection: Connection, node: Authent
 async fn node_stream(server: &Arc<Server>, node: &NodeId, stream: Stream) {
     let mut stream = FrameStream::new(stream);
     let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
-    if let Ok(Ok(Some(Frame::Open(open)))) = opened
-        && let Some(open::Wish::Rejoin(rejoin)) = open.wish
-    {
-        rejoined(server, node, stream, rejoin).await;
+    let Ok(Ok(Some(Frame::Open(open)))) = opened else { return };
+    match open.wish {
+        Some(open::Wish::Rejoin(rejoin)) => rejoined(server, node, stream, rejoin).await,
+        Some(open::Wish::Logins(logins)) => logins_reported(server, node, stream, logins).await,
+        _ => {}
     }
+}
+
+/// Writes logins into the trail, then lets the node forget them.
+async fn logins_reported(server: &Arc<Server>, node: &NodeId, mut stream: FrameStream, logins: Logins) {
+    match crate::ssh_logins::reported(server, node, logins).await {
+        Ok(()) => stream.feed(&Frame::Accepted(Box::default())),
+        Err(error) => {
+            let code = match error {
+                Unreported::Malformed(_) => "ValidationException",
+                Unreported::Later => "ServiceUnavailableException",
+            };
+            let (code, message) = (code.to_owned(), error.to_string());
+            stream.feed(&Frame::Refused(Refused { code, message, ..Refused::default() }));
+        }
+    }
+    close_in_background(stream);
 }
 
 /// Hands a session that the node still has to its hub. A node reaches only sessions that name it (T-32).

@@ -66,7 +66,7 @@ pub(crate) async fn removed(server: &Server, node: &NodeId) {
 
 /// Reads a node's id.
 pub(super) fn parse_node(text: &str) -> Result<NodeId, ApiError> {
-    NodeId::parse(text).map_err(|error| ApiError::bad("InvalidInstanceId", error.to_string()))
+    NodeId::parse_either(text).map_err(|error| ApiError::bad("InvalidInstanceId", error.to_string()))
 }
 
 /// Requires an action on a node; its tags are condition keys. A node that does not exist has the ARN it would have.

@@ -28,7 +28,7 @@ pub enum Target {
 impl Target {
     /// Finds the nodes that `text` names: an id, a name, `tag:Key=Value` or `Key=Value`, or the head of an id.
     pub async fn resolve(server: &Server, text: &str) -> Result<Self, ApiError> {
-        if let Ok(id) = NodeId::parse(text) {
+        if let Ok(id) = NodeId::parse_either(text) {
             return one(server.store.node(&id).await);
         }
         if let Self::Node(node) = one(server.store.node_by_name(text).await)? {
@@ -38,7 +38,7 @@ impl Target {
             let tagged = |node: &Node| node.tags.iter().any(|tag| tag.key == key && tag.value == value);
             return find(server, tagged).await;
         }
-        let head = text.strip_prefix("mi-").unwrap_or(text);
+        let head = text.strip_prefix("mi-").or_else(|| text.strip_prefix("i-")).unwrap_or(text);
         if head.len() >= LEAST_PREFIX && head.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let begins = |node: &Node| node.id.as_str().get(3..).is_some_and(|id| id.starts_with(head));
             return find(server, begins).await;

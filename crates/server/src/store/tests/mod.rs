@@ -68,4 +68,6 @@ run_suite!(sqlite:
     sessions_list_newest_first_by_filter_and_page,
     page_tokens_serve_one_binding_for_an_hour,
     settings_keep_secrets_sealed,
+    addresses_of_nodes_are_unique_and_stay,
+    pushed_keys_are_found_by_node_user_and_fingerprint,
 );

@@ -492,3 +492,51 @@ pub(super) async fn settings_keep_secrets_sealed(store: &Store) {
     store.set_setting("other", &sealed).await.unwrap();
     assert!(store.secret_setting("other").await.is_err(), "a sealed value does not open in another place");
 }
+
+pub(super) async fn addresses_of_nodes_are_unique_and_stay(store: &Store) {
+    let node = |n: u32| NodeId::parse(&format!("mi-{n:08x}000000000")).unwrap();
+    // All begin their search at the same place.
+    let nodes: Vec<NodeId> = (1..20).map(|n| node(n << 22)).collect();
+    let first = store.node_addresses(&nodes[..5]).await.unwrap();
+    let all = store.node_addresses(&nodes).await.unwrap();
+    assert_eq!(all.len(), nodes.len());
+    assert!(first.iter().all(|(node, address)| all.get(node) == Some(address)));
+    let different: std::collections::HashSet<_> = all.values().collect();
+    assert_eq!(different.len(), nodes.len());
+    for (node, address) in &all {
+        assert!(address.octets()[0] == 100 && (64..128).contains(&address.octets()[1]), "{address}");
+        assert_eq!(store.node_by_address(*address).await.unwrap().as_ref(), Some(node));
+    }
+    for nobody in ["100.127.255.254", "100.63.255.255", "100.128.0.0", "0.0.0.0", "255.255.255.255"] {
+        assert_eq!(store.node_by_address(nobody.parse().unwrap()).await.unwrap(), None, "{nobody}");
+    }
+}
+
+pub(super) async fn pushed_keys_are_found_by_node_user_and_fingerprint(store: &Store) {
+    let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
+    let at = |seconds| Timestamp(NOW.0 + seconds * 1_000_000);
+    let push = |id: &str, pushed: i64| crate::store::PushedKey {
+        node: node.clone(),
+        os_user: "alice".into(),
+        fingerprint: "SHA256:a".into(),
+        request_id: id.into(),
+        principal_arn: "arn:aws:iam::123456789012:user/kim".into(),
+        pushed: at(pushed),
+        expires: at(pushed + 60),
+    };
+    for (id, pushed) in [("one", 0), ("two", 30), ("later", 1000)] {
+        store.remember_pushed_key(&push(id, pushed)).await.unwrap();
+    }
+    let find = async |user: &str, print: &str, seconds| {
+        let found = store.pushed_key(&node, user, print, at(seconds), std::time::Duration::from_secs(5)).await;
+        found.unwrap().map(|key| key.request_id)
+    };
+    assert_eq!(find("alice", "SHA256:a", 10).await.as_deref(), Some("one"));
+    assert_eq!(find("alice", "SHA256:a", 40).await.as_deref(), Some("two"));
+    assert_eq!(find("alice", "SHA256:a", 94).await.as_deref(), Some("two"));
+    assert_eq!(find("alice", "SHA256:a", 96).await, None);
+    assert_eq!(find("alice", "SHA256:b", 10).await, None);
+    assert_eq!(find("bob", "SHA256:a", 10).await, None);
+    store.remember_pushed_key(&push("much later", 40 * 24 * 3600)).await.unwrap();
+    assert_eq!(find("alice", "SHA256:a", 10).await, None);
+}

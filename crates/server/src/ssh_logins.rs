@@ -1,0 +1,237 @@
+//! Logins that the sshd of a node has let in, as its agent reports them: each into the trail, tied to the push that
+//! allowed it. One that nothing allowed is an alarm.
+//!
+//! A node speaks for itself alone (T-32) and may lie; what it reports is checked in form and bounded, and decides
+//! nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use munjigi_core::id::NodeId;
+use munjigi_core::ssh::Fingerprint;
+use munjigi_core::time::Timestamp;
+use munjigi_core::wire::message::{Logins, MAX_LOGINS, SshLogin};
+use serde_json::{Value, json};
+
+use crate::service_event::service_event;
+use crate::store::PushedKey;
+use crate::{Server, clock};
+
+/// How far the clocks of node and server may be apart for a login to be tied to a push.
+const CLOCK_SLACK: Duration = Duration::from_secs(120);
+/// Longest text of a field.
+const MAX_TEXT: usize = 64;
+
+/// Why a report is not in the trail.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreported {
+    /// sshd cannot have written that; it will never be taken.
+    #[error("{0}")]
+    Malformed(String),
+    /// A fault of ours; the node reports again.
+    #[error("the server could not write the logins into its trail; report them again later")]
+    Later,
+}
+
+/// Writes reported logins into the trail.
+pub(crate) async fn reported(server: &Server, node: &NodeId, report: Logins) -> Result<(), Unreported> {
+    if report.logins.len() > MAX_LOGINS {
+        return Err(Unreported::Malformed(format!("a report has at most {MAX_LOGINS} logins")));
+    }
+    if let Some(bad) = report.logins.iter().find(|login| !well_formed(login)) {
+        let user: String = bad.os_user.chars().take(MAX_TEXT).flat_map(char::escape_default).collect();
+        return Err(Unreported::Malformed(format!("the login of `{user}` is not one that sshd writes")));
+    }
+    if report.missed > 0 {
+        let message = "the agent could not keep all logins that sshd let in while the server was away".to_owned();
+        let details = json!({ "target": node, "missed": report.missed });
+        store(server, "SshLoginsMissed", details, Some(("LoginsMissed", message))).await?;
+    }
+    for login in report.logins {
+        one(server, node, &login).await?;
+    }
+    Ok(())
+}
+
+/// Tells whether the fields are of the form that sshd's logins have; they go into the trail as they are.
+fn well_formed(login: &SshLogin) -> bool {
+    let word = |text: &str| (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let print = |text: &str| text.is_empty() || Fingerprint::parse(text).is_some();
+    word(&login.os_user)
+        && word(&login.method)
+        && (login.key_kind.is_empty() || word(&login.key_kind))
+        && login.address.parse::<IpAddr>().is_ok()
+        && u16::try_from(login.port).is_ok()
+        && print(&login.fingerprint)
+        && print(&login.authority)
+}
+
+async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unreported> {
+    let now = clock::now();
+    // A clock that runs ahead must not tie a login to a later push.
+    let at = Timestamp(login.read_micros.min(now.0));
+    let pushed = if login.fingerprint.is_empty() || !login.authority.is_empty() {
+        None
+    } else {
+        let found = server.store.pushed_key(node, &login.os_user, &login.fingerprint, at, CLOCK_SLACK).await;
+        found.map_err(|error| {
+            tracing::error!(%node, %error, "the push behind a login could not be looked up");
+            Unreported::Later
+        })?
+    };
+    let details = details(node, login, at, pushed.as_ref());
+    match pushed {
+        Some(_) => store(server, "SshLogin", details, None).await,
+        None => {
+            let (user, from) = (&login.os_user, &login.address);
+            tracing::warn!(%node, user, from, method = login.method, "an SSH login that nothing here allowed");
+            let how = if login.authority.is_empty() { login.method.as_str() } else { "certificate" };
+            let message = format!(
+                "sshd on {node} let `{user}` in from {from} by {how}, and no push of this server allowed it; look for \
+                 keys in authorized_keys files, passwords and other authorities on the node"
+            );
+            store(server, "SshLogin", details, Some(("UnexplainedSshLogin", message))).await
+        }
+    }
+}
+
+fn details(node: &NodeId, login: &SshLogin, at: Timestamp, pushed: Option<&PushedKey>) -> Value {
+    let present = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let mut details = json!({
+        "target": node,
+        "osUser": login.os_user,
+        "sourceIPAddress": login.address,
+        "sourcePort": login.port,
+        "method": login.method,
+        "loginTime": at.to_iso_seconds(),
+        "attested": login.attested,
+    });
+    let optional = [
+        ("keyType", present(&login.key_kind).map(Value::from)),
+        ("keyFingerprint", present(&login.fingerprint).map(Value::from)),
+        ("certificateAuthority", present(&login.authority).map(Value::from)),
+        ("processId", (login.process_id > 0).then(|| login.process_id.into())),
+        (
+            "allowedBy",
+            pushed.map(|push| {
+                json!({
+                    "requestID": push.request_id,
+                    "principalArn": push.principal_arn,
+                    "pushed": push.pushed.to_iso_seconds(),
+                })
+            }),
+        ),
+    ];
+    if let Value::Object(members) = &mut details {
+        members.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    }
+    details
+}
+
+async fn store(
+    server: &Server,
+    name: &str,
+    details: Value,
+    failure: Option<(&'static str, String)>,
+) -> Result<(), Unreported> {
+    let event = service_event(server, name, details, failure);
+    server.audit.append(event).await.map(drop).map_err(|error| {
+        tracing::error!(%error, name, "a login could not be audited");
+        Unreported::Later
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestServer;
+
+    const PRINT: &str = "SHA256:mFRzXW2ipoLyfnBNqhP3/CKSPvnbWcBGnX7uPIcgCBo";
+
+    fn login() -> SshLogin {
+        SshLogin {
+            read_micros: clock::now().0,
+            os_user: "alice".into(),
+            address: "192.0.2.7".into(),
+            port: 50022,
+            method: "publickey".into(),
+            key_kind: "ED25519".into(),
+            fingerprint: PRINT.into(),
+            authority: String::new(),
+            process_id: 71,
+            attested: true,
+        }
+    }
+
+    fn push(node: &NodeId) -> PushedKey {
+        let pushed = clock::now();
+        PushedKey {
+            node: node.clone(),
+            os_user: "alice".into(),
+            fingerprint: PRINT.into(),
+            request_id: "11111111-2222-3333-4444-555555555555".into(),
+            principal_arn: "arn:aws:iam::123456789012:user/kim".into(),
+            pushed,
+            expires: pushed.plus(Duration::from_secs(60)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_is_tied_to_its_push_and_one_without_is_an_alarm() {
+        let test = TestServer::start().await;
+        let server = test.server();
+        let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
+        server.store.remember_pushed_key(&push(&node)).await.unwrap();
+        let certificate = SshLogin { authority: PRINT.into(), os_user: "with-certificate".into(), ..login() };
+        let password = SshLogin {
+            fingerprint: String::new(),
+            key_kind: String::new(),
+            method: "password".into(),
+            os_user: "with-password".into(),
+            ..login()
+        };
+        let other = SshLogin { os_user: "bob".into(), ..login() };
+        let logins = vec![login(), certificate, password, other];
+        reported(server, &node, Logins { logins, missed: 3 }).await.unwrap();
+        let lines = test.trail("SshLogin");
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert!(lines[0].contains("\"missed\":3"), "{}", lines[0]);
+        let explained = "\"allowedBy\":{\"principalArn\":\"arn:aws:iam::123456789012:user/kim\"";
+        assert!(lines[1].contains(explained) && !lines[1].contains("errorCode"), "{}", lines[1]);
+        for (line, user) in lines[2..].iter().zip(["with-certificate", "with-password", "bob"]) {
+            assert!(line.contains("\"errorCode\":\"UnexplainedSshLogin\"") && line.contains(user), "{line}");
+        }
+        // Another node's push explains nothing.
+        let elsewhere = NodeId::parse("mi-0123456789abcdef1").unwrap();
+        reported(server, &elsewhere, Logins { logins: vec![login()], missed: 0 }).await.unwrap();
+        assert!(test.trail("mi-0123456789abcdef1")[0].contains("UnexplainedSshLogin"));
+        test.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_report_that_sshd_cannot_have_written_is_refused_whole() {
+        let test = TestServer::start().await;
+        let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
+        type Change = fn(&mut SshLogin);
+        let changes: [Change; 8] = [
+            |login| login.os_user.clear(),
+            |login| login.os_user = "a b".into(),
+            |login| login.os_user = "\u{1b}[2J".into(),
+            |login| login.os_user = "a".repeat(65),
+            |login| login.address = "host".into(),
+            |login| login.port = 65_536,
+            |login| login.fingerprint = "SHA256:x".into(),
+            |login| login.method.clear(),
+        ];
+        for change in changes {
+            let mut bad = login();
+            change(&mut bad);
+            let report = Logins { logins: vec![login(), bad], missed: 0 };
+            assert!(reported(test.server(), &node, report).await.is_err());
+        }
+        let many = Logins { logins: vec![login(); MAX_LOGINS + 1], missed: 0 };
+        assert!(reported(test.server(), &node, many).await.is_err());
+        assert!(test.trail("SshLogin").is_empty());
+        test.stop().await;
+    }
+}

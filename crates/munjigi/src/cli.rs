@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Policy(command::policy::Arguments),
     Plugin(command::plugin::Arguments),
     Doctor(command::doctor::Arguments),
+    Sshd(command::sshd::Arguments),
+    AuthorizedKeys(command::authorized_keys::Arguments),
     Completion(command::completion::Arguments),
 }
 

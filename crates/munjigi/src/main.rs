@@ -23,6 +23,10 @@ const OUTPUT_CLOSED: u8 = 141;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
+    // sshd waits for it at every login.
+    if let Some(code) = command::authorized_keys::run_at_once() {
+        return code;
+    }
     // Before anything uses TLS: the provider is chosen once, by us. It fails only if there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     client::terminal::restore_on_panic();

@@ -16,6 +16,7 @@ mod aws_plugin;
 mod contract;
 mod documents;
 mod faults;
+mod instance_connect;
 mod ports;
 mod sessions;
 mod ssm_agent;

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod audit;
+pub(crate) mod authorized_keys;
 pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod env;
@@ -16,6 +17,7 @@ pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod shell;
+pub(crate) mod sshd;
 pub(crate) mod up;
 pub(crate) mod user;
 pub(crate) mod verify;
@@ -72,6 +74,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plugin(arguments) => plugin::run(arguments),
         Command::Completion(arguments) => completion::run(&arguments),
+        Command::Sshd(arguments) => sshd::run(&arguments),
+        Command::AuthorizedKeys(arguments) => authorized_keys::run(arguments).map(|()| Finish::Done),
     }
 }
 

@@ -3,11 +3,13 @@
 pub(crate) mod cut;
 pub(crate) mod link;
 pub(crate) mod server;
+pub(crate) mod sshd;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 
 pub(crate) use cut::CutProxy;
 pub(crate) use server::{TestAgent, TestServer};
+pub(crate) use sshd::TestSshd;
 pub(crate) use terminal::Terminal;
 pub(crate) use wait::wait_for;
 

@@ -217,6 +217,11 @@ impl TestServer {
 
     /// Joins a node with tags, over another port if a proxy stands before the server, and runs its agent.
     pub(crate) fn agent_through(&self, name: &str, tags: &[&str], port: Option<u16>) -> TestAgent {
+        self.agent_configured(name, tags, port, "sshd_log = 'off'\n")
+    }
+
+    /// As [`Self::agent_through`], with lines of `agent.toml`.
+    pub(crate) fn agent_configured(&self, name: &str, tags: &[&str], port: Option<u16>, lines: &str) -> TestAgent {
         let data_dir = self.directory.path().join(format!("agent-{name}"));
         let (id, code) = self.activation();
         let mut join = Command::new(binary());
@@ -231,7 +236,7 @@ impl TestServer {
         }
         success(&mut join);
         // The machine's own records of logins (wtmp, lastlog) are none of a test's business.
-        std::fs::write(data_dir.join("agent.toml"), "login_records = false\n").unwrap();
+        std::fs::write(data_dir.join("agent.toml"), format!("login_records = false\n{lines}")).unwrap();
         TestAgent::run(data_dir)
     }
 
@@ -269,6 +274,16 @@ impl TestAgent {
         let (process, node) = Running::start(&mut command, "online ");
         self.process = Some(process);
         self.node = node;
+    }
+
+    /// Stops the agent in order.
+    pub(crate) fn stop(&mut self) {
+        drop(self.process.take());
+    }
+
+    /// Returns its data directory.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// Returns the process ids of the privileged and the network half, once there are both. Which process the agent

@@ -1,0 +1,248 @@
+//! `munjigi sshd`: has the machine's sshd ask the agent for pushed keys. One drop-in file comes and goes; nothing that
+//! is there is changed, and sshd is asked to check everything before it is told to read it.
+
+mod daemon;
+mod drop_in;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use nix::unistd::{Uid, User};
+
+use self::daemon::Daemon;
+use self::drop_in::{DropIn, Line};
+use super::{Finish, print};
+use crate::client::text::escaped;
+
+/// Accounts that the helper may run as, in order of preference; never root.
+const ACCOUNTS: [&str; 4] = ["munjigi-keys", "munjigi", "_munjigi", "nobody"];
+
+/// Have this machine's sshd accept keys pushed with `aws ec2-instance-connect send-ssh-public-key`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  munjigi sshd install --data-dir /var/lib/munjigi-agent\n  \
+    munjigi sshd status --data-dir /var/lib/munjigi-agent\n  munjigi sshd remove")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: SshdCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SshdCommand {
+    /// Write the drop-in file, have sshd check it, and reload sshd
+    #[command(
+        after_help = "The file is DIR/sshd_config.d/00-munjigi.conf. A command that is set already is asked after the\n\
+        agent (--no-chain refuses instead). If sshd does not like the result, everything is as before.\n\n\
+        Example: munjigi sshd install --data-dir /var/lib/munjigi-agent"
+    )]
+    Install {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        agent: Agent,
+        /// Account that the helper runs as [default: munjigi-keys, munjigi, _munjigi or nobody]
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// Path of munjigi as sshd shall run it [default: this program]
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+        /// Refuse if another AuthorizedKeysCommand is set
+        #[arg(long)]
+        no_chain: bool,
+    },
+    /// Say whether sshd asks the agent
+    #[command(after_help = "The exit status is 0 only if it does.\n\n\
+        Example: munjigi sshd status --data-dir /var/lib/munjigi-agent")]
+    Status {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Take the drop-in file away and reload sshd
+    #[command(after_help = "Example: munjigi sshd remove")]
+    Remove {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Which sshd.
+#[derive(Debug, Args)]
+struct Place {
+    /// Directory of sshd_config
+    #[arg(long, value_name = "DIR", default_value = "/etc/ssh")]
+    config: PathBuf,
+    /// The daemon, which checks its own settings
+    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/sshd")]
+    sshd: PathBuf,
+    /// Do not tell the running sshd
+    #[arg(long)]
+    no_reload: bool,
+}
+
+/// Which agent.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Agent {
+    /// Data directory of this machine's agent
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The agent's socket for keys
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Agent {
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        match (&self.socket, &self.data_dir) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(data_dir)) => munjigi_agent::keys_socket(data_dir),
+            (None, None) => bail!("name the agent with --data-dir or --socket"),
+        }
+    }
+}
+
+impl Place {
+    fn daemon(&self) -> Daemon {
+        Daemon::new(&self.sshd, &self.config)
+    }
+
+    fn drop_in(&self) -> DropIn {
+        DropIn::new(&self.config)
+    }
+
+    /// Reloads, and says what became of it.
+    fn reload(&self, daemon: &Daemon) -> anyhow::Result<()> {
+        if self.no_reload {
+            return print("sshd was not told; reload it to make this hold\n");
+        }
+        match daemon.reload()? {
+            Some(pid) => print(&format!("sshd (process {pid}) reads its settings again\n")),
+            None => print("no running sshd was found; the settings hold from its next start\n"),
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Finish> {
+    match &arguments.command {
+        SshdCommand::Install { place, agent, user, program, no_chain } => {
+            install(place, agent, user.as_deref(), program.as_deref(), *no_chain)
+        }
+        SshdCommand::Status { place, agent } => status(place, agent),
+        SshdCommand::Remove { place } => remove(place),
+    }
+}
+
+fn install(
+    place: &Place,
+    agent: &Agent,
+    user: Option<&str>,
+    program: Option<&Path>,
+    no_chain: bool,
+) -> anyhow::Result<Finish> {
+    let (daemon, drop_in, socket) = (place.daemon(), place.drop_in(), agent.socket()?);
+    if let Some(pid) = daemon.overridden_by()? {
+        bail!(
+            "the running sshd (process {pid}) has an AuthorizedKeysCommand on its command line, which wins over every \
+             file; take it out of its service first (often a drop-in of the package ec2-instance-connect)"
+        );
+    }
+    let own = std::env::current_exe().context("cannot find this program's own path")?;
+    let program = program.unwrap_or(&own);
+    daemon::check_program(program)?;
+    // What was there before us is looked at without us.
+    let old = drop_in.take_away()?;
+    let result = (|| {
+        daemon.check().context("sshd does not accept its settings as they are, so nothing was installed")?;
+        let before = daemon.keys_command()?;
+        if let (Some(before), true) = (&before, no_chain) {
+            bail!("sshd already has an AuthorizedKeysCommand: {}; leave out --no-chain to ask it too", before.command);
+        }
+        let chain_user = before.as_ref().map(|before| before.user.as_str());
+        let user = account(user.or(chain_user))?;
+        let line = Line { program, socket: &socket, user: &user, other: before.as_ref().map(|b| b.command.as_str()) };
+        drop_in.write(&line)?;
+        daemon.check().context("sshd does not accept the new file")?;
+        let after = daemon.keys_command()?.map(|after| after.command);
+        if after.as_deref() != Some(line.command()?.as_str()) {
+            bail!(
+                "sshd does not read {}: its sshd_config needs the line `Include {}` before all others",
+                drop_in.path().display(),
+                drop_in.pattern().display()
+            );
+        }
+        anyhow::Ok((user, before))
+    })();
+    let (user, before) = match result {
+        Ok(done) => done,
+        Err(error) => {
+            drop_in.put_back(old.as_deref())?;
+            return Err(error.context("sshd's settings are as they were"));
+        }
+    };
+    print(&format!("wrote {}: sshd asks the agent at {} as {user}\n", drop_in.path().display(), socket.display()))?;
+    if let Some(before) = before {
+        print(&format!("when no pushed key fits, sshd's former command is asked: {}\n", escaped(&before.command)))?;
+    }
+    for file in daemon.commands_in_match_blocks() {
+        print(&format!(
+            "note: {} sets an AuthorizedKeysCommand in a Match block; for whom that holds, the agent is not asked\n",
+            file.display()
+        ))?;
+    }
+    place.reload(&daemon)?;
+    Ok(Finish::Done)
+}
+
+/// Chooses the account of the helper: never root, which must not run it.
+fn account(wished: Option<&str>) -> anyhow::Result<String> {
+    let exists = |name: &str| User::from_name(name).ok().flatten();
+    match wished {
+        Some(name) => match exists(name) {
+            Some(user) if user.uid.is_root() && Uid::effective().is_root() => {
+                bail!("the helper must not run as root; name another account with --user")
+            }
+            Some(_) => Ok(name.to_owned()),
+            None => bail!("there is no account `{}`", escaped(name)),
+        },
+        None => {
+            let found = ACCOUNTS.iter().find(|name| exists(name).is_some());
+            found.map(|name| (*name).to_owned()).context("name an account without rights for the helper with --user")
+        }
+    }
+}
+
+fn status(place: &Place, agent: &Agent) -> anyhow::Result<Finish> {
+    let (daemon, socket) = (place.daemon(), agent.socket()?);
+    let command = daemon.keys_command()?;
+    let asks = command.as_ref().is_some_and(|command| command.asks(&socket));
+    let text = match &command {
+        Some(command) if asks => format!("sshd asks the agent at {} as {}\n", socket.display(), escaped(&command.user)),
+        Some(command) => format!("sshd asks another command: {}\n", escaped(&command.command)),
+        None => "sshd asks nobody for keys; `munjigi sshd install` changes that\n".to_owned(),
+    };
+    print(&text)?;
+    let listens = socket.exists();
+    print(if listens { "the agent listens\n" } else { "the agent has had no key yet, or does not run\n" })?;
+    if let Some(pid) = daemon.overridden_by()? {
+        print(&format!("the running sshd (process {pid}) has a command of its own on its command line\n"))?;
+        return Ok(Finish::Problems);
+    }
+    Ok(if asks { Finish::Done } else { Finish::Problems })
+}
+
+fn remove(place: &Place) -> anyhow::Result<Finish> {
+    let (daemon, drop_in) = (place.daemon(), place.drop_in());
+    let Some(old) = drop_in.take_away()? else {
+        print(&format!("there is no {}\n", drop_in.path().display()))?;
+        return Ok(Finish::Done);
+    };
+    if let Err(error) = daemon.check() {
+        drop_in.put_back(Some(&old))?;
+        return Err(error.context("sshd does not accept its settings without our file, so it stays"));
+    }
+    print(&format!("removed {}\n", drop_in.path().display()))?;
+    place.reload(&daemon)?;
+    Ok(Finish::Done)
+}

@@ -104,6 +104,26 @@ fn credentials(answer: &Answer) -> Credentials {
     }
 }
 
+/// Asks for a channel, or to open one.
+async fn channel(test: &TestServer, who: Option<&Credentials>, method: &str, path: &str, service: &str) -> Answer {
+    let body = match method {
+        "POST" => Bytes::from_static(b"{\"MessageSchemaVersion\":\"1.0\",\"RequestId\":\"x\"}"),
+        _ => Bytes::new(),
+    };
+    let mut headers = vec![("host", test.authority().to_owned()), ("content-type", "application/json".to_owned())];
+    if let Some(who) = who {
+        let given: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let request = sigv4::Request { method, target: path, headers: &given, body: &body };
+        let added = sigv4::sign(&request, who, "local-1", service, clock::now()).unwrap();
+        headers.extend(added);
+    }
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    test.send(request.body(body).unwrap()).await
+}
+
 #[tokio::test]
 async fn an_agent_registers_gets_credentials_and_tells_of_its_host() {
     let test = TestServer::start().await;
@@ -203,23 +223,29 @@ async fn a_nodes_credentials_reach_that_node_alone_and_end_with_it() {
     let by_key = signed(&test, &KEYS[0], &node, "UpdateInstanceInformation", &named(&node), clock::now());
     assert_eq!(test.send(by_key).await.code(), "IncompleteSignatureException");
 
-    for path in [format!("/v1/control-channel/{node}"), format!("/v1/control-channel/{other}")] {
-        let body = Bytes::from_static(b"{\"MessageSchemaVersion\":\"1.0\",\"RequestId\":\"x\"}");
-        let headers: Vec<(&str, String)> =
-            vec![("host", test.authority().to_owned()), ("content-type", "application/json".to_owned())];
-        let given: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        let request = sigv4::Request { method: "POST", target: &path, headers: &given, body: &body };
-        let added = sigv4::sign(&request, &who, "local-1", "ssmmessages", clock::now()).unwrap();
-        let mut request = Request::builder().method(Method::POST).uri(&path);
-        for (name, value) in headers.into_iter().chain(added) {
-            request = request.header(name, value);
-        }
-        let answer = test.send(request.body(body).unwrap()).await;
-        let own = path.ends_with(&node);
-        assert_eq!(answer.status, if own { StatusCode::CREATED } else { StatusCode::FORBIDDEN }, "{}", answer.text);
-        assert_eq!(answer.text.contains("<TokenValue>"), own);
-        assert_eq!(answer.text.contains("<AccessDeniedException>"), !own, "{}", answer.text);
+    let own = format!("/v1/control-channel/{node}");
+    let given = channel(&test, Some(&who), "POST", &own, "ssmmessages").await;
+    assert_eq!(given.status, StatusCode::CREATED, "{}", given.text);
+    assert!(given.text.contains("<TokenValue>") && given.headers["content-type"] == "text/xml", "{}", given.text);
+    let others = format!("/v1/control-channel/{other}");
+    for (who, method, path, service, code) in [
+        (Some(&who), "POST", &others, "ssmmessages", "AccessDeniedException"),
+        (Some(&who), "GET", &others, "ssmmessages", "AccessDeniedException"),
+        (Some(&test.admin), "POST", &own, "ssmmessages", "AccessDeniedException"),
+        (Some(&test.admin), "GET", &own, "ssmmessages", "AccessDeniedException"),
+        (Some(&who), "POST", &own, "ssm", "InvalidSignatureException"),
+        (None, "POST", &own, "", "MissingAuthenticationTokenException"),
+        (None, "GET", &own, "", "MissingAuthenticationTokenException"),
+    ] {
+        let answer = channel(&test, who, method, path, service).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);
+        assert!(answer.text.starts_with(&format!("<{code}>")), "{method} {path}: {}", answer.text);
+        assert!(!test.trail(answer.request_id()).is_empty() || code.starts_with("Missing"), "{method} {path}");
     }
+    let over = channel(&test, Some(&who), "POST", "/v1/data-channel/alice-0123456789abcdef0", "ssmmessages").await;
+    assert!(over.text.contains("Session is already terminated") && over.status == StatusCode::BAD_REQUEST);
+    let no_socket = channel(&test, Some(&who), "GET", &own, "ssmmessages").await;
+    assert_eq!(no_socket.code(), "InvalidWebSocketRequest", "{}", no_socket.text);
 
     let gone = test.call(Some(&test.admin), Service::Ssm, "DeregisterManagedInstance", &named(&node)).await;
     assert_eq!(gone.code(), "ValidationException", "unknown members are named");

@@ -66,13 +66,14 @@ pub(super) fn order(grant: &Grant) -> Result<(Kind, InteractiveShell), &'static 
     } else {
         return Err("AWS's agent on this node can do no more than shells and commands");
     };
-    let properties = match kind {
+    let runs = match kind {
         Kind::Shell => Value::Null,
-        Kind::Interactive => json!({ "linux": { "commands": "{{ command }}", "runAsElevated": false } }),
-        Kind::NonInteractive => json!({
-            "linux": { "commands": "{{ command }}", "runAsElevated": false, "separateOutputStream": true }
-        }),
+        Kind::Interactive => json!({ "commands": "{{ command }}", "runAsElevated": false }),
+        Kind::NonInteractive => {
+            json!({ "commands": "{{ command }}", "runAsElevated": false, "separateOutputStream": true })
+        }
     };
+    let properties = if runs.is_null() { Value::Null } else { json!({ "linux": runs, "macos": runs }) };
     let declared = command.as_ref().map_or(json!({}), |_| json!({ COMMAND: { "type": "String" } }));
     let named = grant.os_user != AGENTS_OWN_USER;
     let content = ShellContent {

@@ -60,6 +60,7 @@ pub struct Server {
     /// Tells when a node was deregistered or its tags changed; sent by the operations that do, received by the task
     /// that judges sessions again.
     pub(crate) nodes_changed: watch::Sender<u64>,
+    pub(crate) preferences: api::ssm::preferences::PreferencesInForce,
     pub(crate) keys: keys::Keys,
     /// Every host name and address that the server is reached by.
     pub(crate) names: BTreeSet<String>,

@@ -119,6 +119,7 @@ impl Server {
             gateway: Gateway::default(),
             book,
             nodes_changed: watch::Sender::new(0),
+            preferences: crate::api::ssm::preferences::PreferencesInForce::default(),
             keys,
             names,
             authenticator: Authenticator::new()?,

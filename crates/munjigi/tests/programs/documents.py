@@ -72,6 +72,8 @@ default = ssm.update_document_default_version(Name=NAME, DocumentVersion="2")["D
 assert default["DefaultVersion"] == "2", default
 described, text, _ = read("$DEFAULT")
 assert text == second and (described["DefaultVersion"], described["LatestVersion"]) == ("2", "2"), described
+yaml = ssm.get_document(Name=NAME, DocumentFormat="YAML")
+assert (yaml["Content"], yaml["DocumentFormat"]) == (second, "YAML"), "a text in JSON is one in YAML too"
 versions = ssm.list_document_versions(Name=NAME)["DocumentVersions"]
 assert [(one["DocumentVersion"], one["IsDefaultVersion"]) for one in versions] == [("2", True), ("1", False)], versions
 assert ssm.get_document(Name=NAME, VersionName="one")["Content"] == first

@@ -104,6 +104,7 @@ impl Operation for CreateDocument {
             tags: &input.tags,
         };
         server.store.create_document(&new, call.request().time).await.map_err(refused)?;
+        server.preferences.changed();
         let (document, version) = server.store.document(&input.name, &VersionRef::Latest).await.map_err(refused)?;
         Ok(Output { document_description: Found::stored(server, document, version).describe() })
     }

@@ -58,6 +58,7 @@ impl Operation for DeleteDocument {
         let reference = Reference::read(server, &input.name);
         let name = reference.changeable()?;
         server.store.delete_document(name, one.then_some(&wanted)).await.map_err(refused)?;
+        server.preferences.changed();
         // Sessions that were started with it are judged again (T-104).
         tags_changed(server);
         Ok(Output {})

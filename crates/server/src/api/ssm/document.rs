@@ -58,7 +58,9 @@ impl Reference {
     /// have.
     pub(crate) async fn requirement(&self, server: &Server, action: &'static str) -> Result<Requirement, ApiError> {
         let requirement = Requirement::new(action, &self.arn).of_type(RESOURCE_TYPE).with("ssm:DocumentType", SESSION);
-        let Some(name) = &self.name else { return Ok(requirement) };
+        let Some(name) = self.name.as_ref().filter(|name| document::built_in(name).is_none()) else {
+            return Ok(requirement);
+        };
         match server.store.document(name, &VersionRef::Default).await {
             Ok((document, _)) => Ok(requirement.resource_tags(tag::pairs(&document.tags))),
             Err(StoreError::NotFound { .. }) => Ok(requirement),

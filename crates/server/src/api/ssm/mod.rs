@@ -29,6 +29,7 @@ pub mod modify_document_permission;
 pub(crate) mod names;
 pub(crate) mod own_node;
 pub(crate) mod pages;
+pub(crate) mod preferences;
 pub(crate) mod refuse;
 pub mod register_managed_instance;
 pub mod remove_tags_from_resource;

@@ -89,6 +89,7 @@ impl Operation for UpdateDocument {
         };
         let made = server.store.add_document_version(name, newest, &new, call.request().time).await;
         let (document, version) = made.map_err(refused)?;
+        server.preferences.changed();
         Ok(Output { document_description: Found::stored(server, document, version).describe() })
     }
 }

@@ -55,6 +55,7 @@ impl Operation for UpdateDocumentDefaultVersion {
             return Err(ApiError::Validation("DocumentVersion must be the number of a version".to_owned()));
         };
         let (document, version) = server.store.set_default_document_version(name, number).await.map_err(refused)?;
+        server.preferences.changed();
         Ok(Output {
             description: DefaultVersion {
                 name: document.name,

@@ -15,7 +15,7 @@ use super::{DEFAULT_DOCUMENT, INTERACTIVE, NON_INTERACTIVE, PORT, REMOTE_PORT, S
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::ssm::document::{Reference, SESSION};
-use crate::store::{StoreError, VersionRef};
+use crate::store::VersionRef;
 
 /// A start, planned.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,8 @@ impl Plan {
         input: &StartSessionInput,
         limits: SessionLimits,
     ) -> Result<Self, ApiError> {
-        let account = preferences(server).await?;
+        // They hold for every session, whatever its document.
+        let account = server.preferences.get(&server.store).await?;
         let shell = Self {
             document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
             kind: SessionKind::Shell,
@@ -166,17 +167,4 @@ impl Plan {
         }
         Ok(self)
     }
-}
-
-/// Returns the account's preferences; they hold for every session, whatever its document.
-async fn preferences(server: &Server) -> Result<Preferences, ApiError> {
-    let stored = match server.store.document(DEFAULT_DOCUMENT, &VersionRef::Default).await {
-        Ok((_, version)) => version.content,
-        Err(StoreError::NotFound { .. }) => return Ok(Preferences::default()),
-        Err(error) => return Err(ApiError::internal(error)),
-    };
-    // What was stored was good; if it no longer reads, nothing is known of what it demands (T-11).
-    let resolved = Document::parse(&stored).map_err(ResolveError::from).and_then(|read| read.resolve(&BTreeMap::new()));
-    let unreadable = |error| ApiError::bad("InvalidDocument", format!("{DEFAULT_DOCUMENT} cannot be read: {error}"));
-    Ok(resolved.map_err(unreadable)?.preferences)
 }

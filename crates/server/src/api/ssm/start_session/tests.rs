@@ -156,6 +156,15 @@ async fn the_accounts_preferences_hold_for_every_document_and_only_tighten() {
         assert!(found == "InvalidDocument" && message.contains("kmsKeyId"), "{found} {message}");
     }
     plan(&desk, Some(PORT), json!({})).await.unwrap();
+    // A new version holds once it is the default one.
+    let content =
+        json!({ "schemaVersion": "1.0", "sessionType": "Standard_Stream", "inputs": { "maxSessionDuration": 3 } });
+    let update = json!({ "Name": DEFAULT_DOCUMENT, "DocumentVersion": "$LATEST", "Content": content.to_string() });
+    desk.ssm("UpdateDocument", update).await.unwrap();
+    assert!(refused(plan(&desk, None, json!({})).await).1.contains("kmsKeyId"));
+    let default = json!({ "Name": DEFAULT_DOCUMENT, "DocumentVersion": "2" });
+    desk.ssm("UpdateDocumentDefaultVersion", default).await.unwrap();
+    assert_eq!(plan(&desk, None, json!({})).await.unwrap().limits.maximum, Some(Duration::from_secs(180)));
     // What is only kept stops nothing.
     prefer(&desk, json!({ "s3BucketName": "logs", "cloudWatchLogGroupName": "g" })).await;
     plan(&desk, None, json!({})).await.unwrap();

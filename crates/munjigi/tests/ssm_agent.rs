@@ -193,6 +193,28 @@ fn an_agent_that_does_not_answer_fails_the_start_and_one_that_cannot_says_why() 
 }
 
 #[test]
+fn aws_start_session_with_our_plugin_opens_a_shell_on_awss_agent() {
+    let server = TestServer::start();
+    let agent = join(&server, "aws-1", "");
+    let plugin_dir = server.directory().join("bin");
+    success(&mut server.munjigi(&["plugin", "install", "--dir", plugin_dir.to_str().unwrap()]));
+    let path = std::env::var("PATH").unwrap();
+    let mut command = server.aws(&["ssm", "start-session", "--target", &agent.node]);
+    command.env("PATH", format!("{}:{path}", plugin_dir.display()));
+    let mut terminal = Terminal::run(&command, 37, 111);
+    terminal.expect("Starting session with SessionId: ");
+    terminal.type_in("PS1='$ '; stty size; echo 안녕''하세요\n");
+    terminal.expect("37 111");
+    terminal.expect("안녕하세요");
+    terminal.type_in("exit\n");
+    assert_eq!(terminal.end(), Some(0));
+    let session = newest(&server);
+    assert_eq!((&session["endReason"], &session["osUser"]), (&"exited".into(), &"ssm-user".into()), "{session}");
+    let played = success(&mut server.munjigi(&["play", session["id"].as_str().unwrap(), "--text"]));
+    assert!(played.contains("안녕하세요"), "{played}");
+}
+
+#[test]
 fn a_node_reaches_no_channel_of_another_node_or_session() {
     let server = TestServer::start();
     let agent = join(&server, "aws-1", "");

@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod aws_door;
 mod aws_plugin;
 mod contract;
 mod documents;

@@ -35,8 +35,8 @@ use crate::api::replay::Answer;
 use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
-use crate::gateway::door_link;
 use crate::gateway::node_aws::doors;
+use crate::gateway::{door_aws, door_link};
 
 use gate::{Gate, Pass};
 
@@ -232,6 +232,9 @@ async fn route(
     }
     if path == munjigi_link::LINK_PATH {
         return door_link::link_door(server, request, connected, meta).await;
+    }
+    if path.starts_with(door_aws::DATA_CHANNEL_PATH) {
+        return door_aws::data_channel(server, request, connected, meta);
     }
     let is_api = path == "/" && matches!(*request.method(), Method::POST | Method::GET);
     if !is_api || request.headers().contains_key("smithy-protocol") {

@@ -216,7 +216,11 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
                     input_end: recovered.input_end,
                     last_connection: recovered.last_connection,
                 };
-                launch::take_back(server, facts_of(&row), recorder, held);
+                let facts = facts_of(&row);
+                if facts.over_api {
+                    server.gateway.channels.lost(&facts.id);
+                }
+                launch::take_back(server, facts, recorder, held);
                 taken += 1;
             }
             Err(error) => {
@@ -268,6 +272,7 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         port_properties: judged.as_ref().map(|judged| judged.port_properties.clone()).unwrap_or_default(),
         separated: judged.as_ref().and_then(|judged| judged.separated.clone()),
         pty: judged.as_ref().is_some_and(|judged| judged.pty),
+        over_api: judged.as_ref().is_some_and(|judged| judged.over_api),
         document: row.document.clone(),
         reason: row.reason.clone(),
         started: row.started,

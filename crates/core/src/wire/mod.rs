@@ -6,6 +6,7 @@
 pub mod aws;
 pub mod bytes;
 pub mod enrol;
+pub mod flow;
 pub mod frame;
 pub mod hello;
 pub mod message;

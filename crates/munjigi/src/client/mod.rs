@@ -10,7 +10,6 @@ pub(crate) mod doctor;
 pub(crate) mod embedded;
 mod escape;
 pub(crate) mod findings;
-pub(crate) mod flow;
 pub(crate) mod link;
 pub(crate) mod playback;
 pub(crate) mod progress;
@@ -25,3 +24,5 @@ pub(crate) mod terminal;
 pub(crate) mod text;
 pub(crate) mod wish;
 pub(crate) mod xml;
+
+pub(crate) use munjigi_core::wire::flow;

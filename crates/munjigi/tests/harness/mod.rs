@@ -1,5 +1,6 @@
 //! Servers, agents, clients and a faulty network for tests. Each stops itself when it is dropped.
 
+pub(crate) mod aws_client;
 pub(crate) mod cut;
 pub(crate) mod link;
 pub(crate) mod server;

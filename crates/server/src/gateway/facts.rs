@@ -55,6 +55,8 @@ pub struct SessionFacts {
     pub separated: Option<Separated>,
     /// Whether the program has a terminal.
     pub pty: bool,
+    /// Whether it was started over the API, for a data channel, and not over the link.
+    pub over_api: bool,
     /// The session document it was started with.
     pub document: String,
     /// Why the person wanted it.

@@ -12,6 +12,7 @@ use munjigi_core::session::EndReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
 mod backlog;
+pub mod door_aws;
 pub(crate) mod door_link;
 pub mod facts;
 pub mod hub;
@@ -80,6 +81,8 @@ pub struct Gateway {
     pub(crate) aws: node_aws::AwsNodes,
     /// Wishes granted lately.
     pub starts: starts::Starts,
+    /// Data channels of AWS's clients.
+    pub channels: door_aws::registry::Registry,
     sessions: Mutex<HashMap<SessionId, Handle>>,
     prepared: Mutex<HashMap<SessionId, Prepared>>,
 }
@@ -142,6 +145,11 @@ impl Gateway {
     /// Keeps a prepared session until its client comes for it.
     pub fn keep_prepared(&self, prepared: Prepared) {
         self.prepared().insert(prepared.facts.id.clone(), prepared);
+    }
+
+    /// Tells whether the session waits for its client.
+    pub fn is_prepared(&self, id: &SessionId) -> bool {
+        self.prepared().contains_key(id)
     }
 
     /// Hands the prepared session to whoever starts it; a second one gets nothing.

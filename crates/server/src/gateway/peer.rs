@@ -29,6 +29,13 @@ impl FrameStream {
         Self { reader: FrameReader::new(Box::new(read)), writer: FrameWriter::new(Box::new(write)) }
     }
 
+    /// Makes both ends of a stream in memory, for a door that adapts another protocol: its own end, and the hub's. Each
+    /// direction holds `capacity` bytes.
+    pub fn pair(capacity: usize) -> (Self, Self) {
+        let (door, hub) = tokio::io::duplex(capacity);
+        (Self::new(door), Self::new(hub))
+    }
+
     /// Feeds a frame of ours. Ours are within the limits by construction; one that is not is left out and logged.
     pub fn feed(&mut self, frame: &Frame) {
         if let Err(error) = self.writer.feed(frame) {

@@ -276,7 +276,7 @@ async fn watch(
 }
 
 /// Serves somebody who comes back to a session that is over: the rest of its output, then its end.
-async fn attach_past(
+pub(crate) async fn attach_past(
     server: &Arc<Server>,
     request: RequestMeta,
     mut stream: FrameStream,

@@ -138,7 +138,7 @@ impl Upgrading {
 
 /// The server's end of a WebSocket. One task owns it; every method can be left at its await and called again.
 pub struct WebSocket<S = TlsStream<TcpStream>> {
-    ws: WebSocketStream<S>,
+    ws: Box<WebSocketStream<S>>,
     terms: Terms,
     /// Bytes put since everything was last flushed.
     collected: usize,
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             .max_frame_size(Some(terms.max_message));
         let now = Instant::now();
         Self {
-            ws: WebSocketStream::from_partially_read(io, leftover.into(), Role::Server, Some(config)).await,
+            ws: Box::new(WebSocketStream::from_partially_read(io, leftover.into(), Role::Server, Some(config)).await),
             terms,
             collected: 0,
             unflushed: false,
@@ -175,6 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Waits for the next message or, if `wants_to_send`, for room. What was put is sent meanwhile.
     pub async fn event(&mut self, wants_to_send: bool) -> Result<Event, WebSocketError> {
         std::future::poll_fn(|cx| self.poll_event(cx, wants_to_send)).await
+    }
+
+    /// Waits for room without reading, which holds back a peer that sends too much. Silence is not noticed meanwhile.
+    pub async fn writable(&mut self) -> Result<(), WebSocketError> {
+        self.flush().await
     }
 
     /// Waits for the next message.

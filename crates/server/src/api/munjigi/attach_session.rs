@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use munjigi_core::id::SessionId;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +10,7 @@ use crate::api::error::{ApiError, Denial};
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::identity::Caller;
+use crate::store::SessionRow;
 
 /// What watching needs.
 pub const WATCH_ACTION: &str = "munjigi:WatchSession";
@@ -54,28 +54,41 @@ impl Operation for AttachSession {
     type Output = AttachSessionOutput;
 
     async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let row = find(server, &input.session_id).await?;
-        let action = match input.mode {
-            AttachMode::Primary => "ssm:ResumeSession",
-            AttachMode::Watch => WATCH_ACTION,
-        };
-        let own = row.as_ref().is_some_and(|row| row.owner_id == caller.principal().user_id());
-        if input.mode == AttachMode::Primary && row.is_some() && !own {
-            // Nobody takes another person's session, whatever policy says.
-            return Err(ApiError::Denied(Denial {
-                reason: "NotTheOwner",
-                message: format!("session {} belongs to somebody else; you may ask to watch it", input.session_id),
-            }));
+        match input.mode {
+            AttachMode::Primary => owned(server, "ssm:ResumeSession", &input.session_id, caller).await,
+            AttachMode::Watch => {
+                let row = find(server, &input.session_id).await?;
+                Ok(vec![session_requirement(server, WATCH_ACTION, &input.session_id, row.as_ref())])
+            }
         }
-        Ok(vec![session_requirement(server, action, &input.session_id, row.as_ref())])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
         let session_id = call.input().session_id.clone();
-        if find(server, &session_id).await?.is_none() {
-            let message = format!("there is no session {session_id}");
-            return Err(ApiError::refused("DoesNotExistException", StatusCode::BAD_REQUEST, message));
-        }
+        existing(server, &session_id).await?;
         Ok(AttachSessionOutput { session_id })
     }
+}
+
+/// Returns what `action` on one's own session needs. Nobody takes another person's session, whatever policy says.
+pub async fn owned(
+    server: &Server,
+    action: &'static str,
+    id: &SessionId,
+    caller: &Caller,
+) -> Result<Vec<Requirement>, ApiError> {
+    let row = find(server, id).await?;
+    if row.as_ref().is_some_and(|row| row.owner_id != caller.principal().user_id()) {
+        return Err(ApiError::Denied(Denial {
+            reason: "NotTheOwner",
+            message: format!("session {id} belongs to somebody else; you may ask to watch it"),
+        }));
+    }
+    Ok(vec![session_requirement(server, action, id, row.as_ref())])
+}
+
+/// Looks a session up for somebody who was allowed.
+pub async fn existing(server: &Server, id: &SessionId) -> Result<SessionRow, ApiError> {
+    let missing = || ApiError::bad("DoesNotExistException", format!("there is no session {id}"));
+    find(server, id).await?.ok_or_else(missing)
 }

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use munjigi_core::destination::Destination;
 use munjigi_core::document::Separated;
 use munjigi_core::grant::{Epoch, valid_command, valid_os_user};
@@ -18,6 +16,7 @@ use munjigi_core::recording::StartMeta;
 use munjigi_core::session::{SessionKind, SessionLimits, SessionStatus, TerminalSize};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 
 use plan::Plan;
 
@@ -32,7 +31,7 @@ use crate::config::SessionDefaults;
 use crate::door;
 use crate::gateway::facts::{Needs, SessionFacts};
 use crate::gateway::node_aws::AGENTS_OWN_USER;
-use crate::gateway::{Gateway, Prepared, launch};
+use crate::gateway::{Gateway, Prepared, door_aws, launch};
 use crate::identity::session_token::Statement;
 use crate::identity::{Caller, Principal};
 use crate::random;
@@ -229,11 +228,10 @@ impl Operation for StartSession {
             return Err(ApiError::bad("ServiceQuotaExceededException", message));
         }
         let facts = facts(call, server, &node, epoch, plan)?;
-        let token = new_token();
         let output = StartSessionOutput {
             session_id: facts.id.clone(),
-            stream_url: format!("wss://{}/v1/data-channel/{}?role=publish_subscribe", call.request().host, facts.id),
-            token_value: token,
+            stream_url: door_aws::stream_url(&call.request().host, &facts.id),
+            token_value: server.gateway.channels.tokens.issue(&facts.id, call.caller(), Instant::now()),
         };
         let elements = json!({
             "sessionId": output.session_id,
@@ -427,6 +425,7 @@ fn facts(
         port_properties: plan.port_properties,
         separated: plan.separated,
         pty: plan.pty,
+        over_api: input.native.is_none(),
         document: plan.document,
         reason: input.reason.clone(),
         started: clock::now(),
@@ -460,7 +459,11 @@ fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
         os_user: facts.os_user.clone(),
         command: facts.command.clone(),
         destination: facts.destination.clone(),
-        terminal: native.and_then(|native| native.terminal),
+        terminal: match native {
+            Some(native) => native.terminal,
+            // AWS's clients tell the size when the session runs.
+            None => facts.pty.then_some(door_aws::FIRST_SIZE),
+        },
         term: native.map(|native| native.term.clone()).filter(|term| !term.is_empty()),
         started: facts.started,
         reason: facts.reason.clone(),
@@ -493,6 +496,7 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
             epoch: facts.epoch,
             privileged: facts.privileged,
             pty: facts.pty,
+            over_api: facts.over_api,
             destination: facts.destination.clone(),
             port_properties: facts.port_properties.clone(),
             separated: facts.separated.clone(),
@@ -520,6 +524,9 @@ pub struct Judged {
     pub privileged: bool,
     /// Whether there is a terminal.
     pub pty: bool,
+    /// Whether it was started over the API.
+    #[serde(default)]
+    pub over_api: bool,
     /// Where a port session's connections go.
     #[serde(default)]
     pub destination: Option<Destination>,
@@ -539,10 +546,6 @@ pub struct Judged {
     pub region: String,
     /// The host name it used.
     pub host: String,
-}
-
-fn new_token() -> String {
-    URL_SAFE_NO_PAD.encode(random::bytes::<32>())
 }
 
 /// Ends the session if no client comes for it.

@@ -1,17 +1,19 @@
-//! What a session client must remember so that no byte is lost or doubled when its link breaks: the input that the
-//! node has not yet taken, and how far the output has been received. No I/O, no clock.
+//! What a session's client must remember so that no byte is lost or doubled when its link breaks: the input that the
+//! node has not yet taken, and how far the output has been received. Our client and the server's doors for foreign
+//! clients use it.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use munjigi_core::wire::{Frame, MAX_DATA};
+
+use super::{Frame, MAX_DATA};
 
 /// Most input held for a possible repetition, bytes. When it is full the client stops reading its standard input.
-pub(crate) const MAX_UNACKNOWLEDGED: usize = 256 * 1024;
+pub const MAX_UNACKNOWLEDGED: usize = 256 * 1024;
 
 /// Why the other end's count cannot be right. Going on would lose or double bytes, so the session is left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FlowError {
+pub enum FlowError {
     /// The server wants or confirms input that was never typed.
     #[error("the server counts {claimed} bytes of input, but only {typed} were sent")]
     InputAhead {
@@ -42,7 +44,7 @@ pub(crate) enum FlowError {
 ///
 /// INVARIANT: `confirmed <= sent <= confirmed + held.len()`, and `held.len() <= MAX_UNACKNOWLEDGED`.
 #[derive(Debug, Default)]
-pub(crate) struct InputBuffer {
+pub struct InputBuffer {
     /// Bytes typed and not yet confirmed; the first has the offset `confirmed`.
     held: VecDeque<u8>,
     confirmed: u64,
@@ -53,30 +55,30 @@ pub(crate) struct InputBuffer {
 
 impl InputBuffer {
     /// Begins at an offset, for a session that others typed into before. Only before anything was sent.
-    pub(crate) fn start_at(&mut self, offset: u64) {
+    pub fn start_at(&mut self, offset: u64) {
         self.confirmed = offset;
         self.sent = offset;
     }
 
     /// Returns how many bytes more may be pushed; 0 once the input has ended.
-    pub(crate) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         if self.ended { 0 } else { MAX_UNACKNOWLEDGED - self.held.len() }
     }
 
     /// Appends what was typed and returns how much of it was taken: at most [`Self::room`].
-    pub(crate) fn push(&mut self, typed: &[u8]) -> usize {
+    pub fn push(&mut self, typed: &[u8]) -> usize {
         let taken = typed.len().min(self.room());
         self.held.extend(typed.iter().take(taken));
         taken
     }
 
     /// Takes note that the standard input has ended; nothing follows.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.ended = true;
     }
 
     /// Returns the next frame to send, and counts it as sent.
-    pub(crate) fn next_frame(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         let from = usize::try_from(self.sent - self.confirmed).unwrap_or(usize::MAX);
         let data: Bytes = self.held.iter().skip(from).take(MAX_DATA).copied().collect();
         if !data.is_empty() {
@@ -92,7 +94,7 @@ impl InputBuffer {
     }
 
     /// Forgets everything before `offset`: the node has it. An older confirmation that arrives late changes nothing.
-    pub(crate) fn confirm(&mut self, offset: u64) -> Result<(), FlowError> {
+    pub fn confirm(&mut self, offset: u64) -> Result<(), FlowError> {
         if offset > self.typed() {
             return Err(FlowError::InputAhead { claimed: offset, typed: self.typed() });
         }
@@ -104,7 +106,7 @@ impl InputBuffer {
     }
 
     /// Sends again from `offset`, which the server wants: it lost what came behind, or the link is a new one.
-    pub(crate) fn send_again_from(&mut self, offset: u64) -> Result<(), FlowError> {
+    pub fn send_again_from(&mut self, offset: u64) -> Result<(), FlowError> {
         if offset < self.confirmed {
             return Err(FlowError::InputForgotten { wanted: offset, confirmed: self.confirmed });
         }
@@ -115,7 +117,7 @@ impl InputBuffer {
     }
 
     /// Goes back to the first byte that is not confirmed: nothing that was sent on a broken link counts.
-    pub(crate) fn rewind(&mut self) {
+    pub fn rewind(&mut self) {
         self.sent = self.confirmed;
         self.end_sent = false;
     }
@@ -128,23 +130,23 @@ impl InputBuffer {
 
 /// How much output has arrived, counted over both streams together.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct OutputCursor {
+pub struct OutputCursor {
     received: u64,
 }
 
 impl OutputCursor {
     /// Begins at an offset: 0, or where an attach begins.
-    pub(crate) const fn starting_at(offset: u64) -> Self {
+    pub const fn starting_at(offset: u64) -> Self {
         Self { received: offset }
     }
 
     /// Returns the count of bytes received, the place from which a new link shall deliver.
-    pub(crate) const fn received(self) -> u64 {
+    pub const fn received(self) -> u64 {
         self.received
     }
 
     /// Returns the part of an output frame that is new; empty for a repetition.
-    pub(crate) fn take(&mut self, offset: u64, data: Bytes) -> Result<Bytes, FlowError> {
+    pub fn take(&mut self, offset: u64, data: Bytes) -> Result<Bytes, FlowError> {
         if offset > self.received {
             return Err(FlowError::OutputGap { received: self.received, offered: offset });
         }

@@ -17,6 +17,7 @@ mod aws_plugin;
 mod contract;
 mod documents;
 mod faults;
+mod independent_client;
 mod instance_connect;
 mod ports;
 mod sessions;

@@ -11,25 +11,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use munjigi_core::grant::Grant;
-use munjigi_core::session::{OutputStream, Signal};
-use munjigi_core::wire::aws::payload::{
-    AgentSessionState, AgentTaskComplete, HandshakeComplete, HandshakeRequest, HandshakeResponse, ProcessedAction,
-    RequestedAction, Size, json, parse, parse_exit_code,
-};
+use munjigi_core::session::Signal;
+use munjigi_core::wire::aws::payload::{AgentSessionState, AgentTaskComplete, json, parse};
 use munjigi_core::wire::aws::{AgentMessage, Channel, ChannelLimits, MessageType, Millis, PayloadType, Reader, Role};
-use munjigi_core::wire::frame::MAX_DATA;
-use munjigi_core::wire::message::{Accepted, Exit, Notice, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::message::{Pty, Refused, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FramedError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::order::{self, Kind};
-use super::{ARRIVALS, Arrival, AwsLink, Live, channel_closed, unix_ms};
+use super::{ARRIVALS, Arrival, AwsLink, Live, channel_closed};
 use crate::gateway::close_in_background;
 use crate::gateway::peer::FrameStream;
 use crate::gateway::websocket::{Event, Message, WebSocket};
 use crate::{Server, lock, random};
+
+mod to_agent;
+mod to_hub;
 
 /// How long the hub may take to say what the stream is for; it does so at once.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -60,8 +59,6 @@ const INPUT_FULL: usize = 512 * 1024;
 const MAX_OUTGOING: usize = 16 * 1024;
 /// Messages that cannot be read before the connection is dropped.
 const MAX_BROKEN: u32 = 16;
-/// What we say we are in the handshake: a version that knows separate output and error.
-const CLIENT_VERSION: &str = "1.2.707.0";
 /// End of file, interrupt and quit as keys on a terminal.
 const END_OF_FILE: &[u8] = b"\x04";
 const INTERRUPT: &[u8] = b"\x03";
@@ -258,185 +255,6 @@ impl<'l> Session<'l> {
         [self.until, channel].into_iter().flatten().min()
     }
 
-    /// Gives the hub what the channel has, as long as the hub takes it.
-    fn deliver(&mut self) {
-        while self.stream.writer.pending() < OUTPUT_MOST && self.phase != Phase::Told {
-            let Some((kind, payload)) = self.channel.next_delivery() else { break };
-            self.delivered(kind, payload);
-        }
-        let full = self.stream.writer.pending() >= if self.paused { OUTPUT_RESUMED } else { OUTPUT_AHEAD };
-        if full != self.paused && self.socket.is_some() {
-            self.publication(full);
-        }
-        // The agent drops the data channel before it says that the session is over, so that this waits for nothing.
-        let all_is_delivered = self.stream.writer.pending() < OUTPUT_MOST && self.socket.is_none();
-        if all_is_delivered && self.complete.is_some() && self.phase != Phase::Told {
-            self.tell_end();
-        }
-    }
-
-    fn delivered(&mut self, kind: PayloadType, payload: Bytes) {
-        match kind {
-            PayloadType::Output => self.output(OutputStream::Stdout, payload),
-            PayloadType::StdErr => self.output(OutputStream::Stderr, payload),
-            PayloadType::ExitCode => self.exit = parse_exit_code(&payload),
-            PayloadType::HandshakeRequest => self.handshake(&payload),
-            PayloadType::HandshakeComplete => {
-                self.accept();
-                if let Ok(complete) = parse::<HandshakeComplete>("end of a handshake", &payload) {
-                    self.notify(&complete.customer_message);
-                }
-            }
-            // Nothing else means anything in a shell or command.
-            _ => {}
-        }
-    }
-
-    fn output(&mut self, stream: OutputStream, mut data: Bytes) {
-        self.accept();
-        while !data.is_empty() {
-            let piece = data.split_to(data.len().min(MAX_DATA));
-            let offset = self.output_end;
-            self.output_end += piece.len() as u64;
-            self.stream.feed(&Frame::Output { offset, stream, data: piece });
-        }
-    }
-
-    /// Answers what the agent asks before a session begins. It does not ask for encryption, since no key was named.
-    fn handshake(&mut self, payload: &[u8]) {
-        let Ok(request) = parse::<HandshakeRequest>("handshake", payload) else { return };
-        let answer = |action: &RequestedAction| {
-            let (name, good) = match action {
-                RequestedAction::SessionType { session_type, .. } => ("SessionType", *session_type == self.kind.name()),
-                RequestedAction::KmsEncryption { .. } => ("KMSEncryption", false),
-                RequestedAction::Other { action_type, .. } => (action_type.as_str(), false),
-            };
-            ProcessedAction {
-                action_type: name.to_owned(),
-                action_status: if good { ProcessedAction::SUCCESS } else { ProcessedAction::UNSUPPORTED },
-                action_result: serde_json::Value::Null,
-                error: if good { String::new() } else { "not asked for by this server".to_owned() },
-            }
-        };
-        let response = HandshakeResponse {
-            client_version: CLIENT_VERSION.to_owned(),
-            processed_client_actions: request.requested_client_actions.iter().map(answer).collect(),
-            errors: None,
-        };
-        self.queue(PayloadType::HandshakeResponse, json(&response));
-    }
-
-    /// The program runs: says so once.
-    fn accept(&mut self) {
-        if !matches!(self.phase, Phase::Ordered | Phase::Settling) {
-            return;
-        }
-        self.phase = Phase::Running;
-        if !self.ending && self.complete.is_none() {
-            self.until = None;
-        }
-        let accepted = Accepted {
-            session_id: self.grant.session.to_string(),
-            node_id: self.link.node.to_string(),
-            os_user: self.grant.os_user.clone(),
-            has_pty: self.kind.has_terminal(),
-            ..Accepted::default()
-        };
-        self.stream.feed(&Frame::Accepted(Box::new(accepted)));
-    }
-
-    fn notify(&mut self, text: &str) {
-        if !text.is_empty() && self.phase == Phase::Running {
-            let text: String = text.chars().take(1024).collect();
-            self.stream.feed(&Frame::Notice(Notice { text }));
-        }
-    }
-
-    /// Tells the hub how it ended: as the start that failed, or as the program's end.
-    fn tell_end(&mut self) {
-        let complete = self.complete.clone();
-        let failed = complete.as_ref().filter(|complete| complete.final_task_status != "Success");
-        let why = failed.map(|complete| {
-            let said = Some(complete.output.trim()).filter(|text| !text.is_empty());
-            format!(
-                "AWS's agent ended the session as {}: {}",
-                complete.final_task_status,
-                said.unwrap_or("no reason given")
-            )
-        });
-        match why {
-            Some(message) if self.phase != Phase::Running => return self.refuse(message),
-            Some(message) => self.notify(&message),
-            None => self.accept(),
-        }
-        // A shell's status does not travel: the agent says no more than that it went well.
-        let code = self.exit.or(complete.map(|complete| i32::from(complete.final_task_status != "Success")));
-        self.tell_exit(code, String::new());
-    }
-
-    fn refuse(&mut self, message: String) {
-        let code = "TargetNotConnected".to_owned();
-        self.stream.feed(&Frame::Refused(Refused { code, message, ..Refused::default() }));
-        self.told();
-    }
-
-    fn tell_exit(&mut self, code: Option<i32>, detail: String) {
-        self.accept();
-        self.stream.feed(&Frame::Exit(Exit { output_end: self.output_end, code, detail, ..Exit::default() }));
-        self.told();
-    }
-
-    fn told(&mut self) {
-        self.phase = Phase::Told;
-        self.until = Some(Instant::now() + FAREWELL_LIMIT);
-    }
-
-    /// Takes something for the agent. What is beyond [`INPUT_FULL`] is left out: nobody sends as much unacknowledged.
-    fn queue(&mut self, kind: PayloadType, payload: Bytes) -> bool {
-        let fits = self.outgoing_bytes + payload.len() <= INPUT_FULL && self.outgoing.len() < MAX_OUTGOING;
-        if fits {
-            self.outgoing_bytes += payload.len();
-            let end = self.input_end + if kind == PayloadType::Output { payload.len() as u64 } else { 0 };
-            self.outgoing.push_back((kind, payload, end));
-        }
-        fits
-    }
-
-    /// Puts what waits into the channel as far as there is room, and remembers where the input ends with each message.
-    fn fill(&mut self) {
-        while let Some((_, payload, _)) = self.outgoing.front()
-            && payload.len() <= self.channel.room()
-            && let Some((kind, payload, end)) = self.outgoing.pop_front()
-        {
-            self.outgoing_bytes -= payload.len();
-            let before = self.channel.unacknowledged();
-            // There is room for it.
-            let _ = self.channel.queue(kind, payload);
-            let added = self.channel.unacknowledged().saturating_sub(before);
-            self.unacknowledged.extend(std::iter::repeat_n(end, added));
-        }
-    }
-
-    /// Tells the hub which input the agent has taken.
-    fn acknowledge_input(&mut self) {
-        let open = self.channel.unacknowledged();
-        while self.unacknowledged.len() > open
-            && let Some(end) = self.unacknowledged.pop_front()
-        {
-            // Of a payload in several messages the last one counts.
-            let more = self.unacknowledged.front().is_some_and(|next| *next == end);
-            if !more && end > self.input_acked && self.phase == Phase::Running {
-                self.input_acked = end;
-                self.stream.feed(&Frame::InputAck(end));
-            }
-        }
-    }
-
-    fn resize(&mut self, columns: u16, rows: u16) {
-        let size = Size { cols: u32::from(columns), rows: u32::from(rows) };
-        self.queue(PayloadType::Size, json(&size));
-    }
-
     async fn heard_hub(&mut self, frame: Frame) -> Goes {
         match frame {
             Frame::Input { offset, data } if offset == self.input_end => {
@@ -459,15 +277,6 @@ impl<'l> Session<'l> {
             _ => {}
         }
         Goes::Continue(())
-    }
-
-    /// Types a key; it is no input of the session's count.
-    fn key(&mut self, key: &'static [u8]) {
-        if self.queue(PayloadType::Output, Bytes::from_static(key))
-            && let Some((_, _, end)) = self.outgoing.back_mut()
-        {
-            *end = self.input_end;
-        }
     }
 
     /// Has the agent end the session, by both channels: either may be gone.
@@ -573,41 +382,6 @@ impl<'l> Session<'l> {
             }
         }
         Goes::Continue(())
-    }
-
-    /// Makes the next message for the socket.
-    fn prepare(&mut self) {
-        if self.socket.is_none() || self.next.is_some() {
-            return;
-        }
-        self.next = self.aside.take();
-        if self.next.is_none() {
-            let now = self.now();
-            self.next = self.channel.next_transmission(now, unix_ms());
-            if self.next.is_some() && self.paused {
-                // Whatever it hears lets the agent go on; it is asked to pause again.
-                self.publication(true);
-            }
-        }
-    }
-
-    fn write(&mut self) -> Goes {
-        while let Some(socket) = self.socket.as_deref_mut().filter(|socket| socket.has_room()) {
-            let Some(message) = self.next.take() else { break };
-            if let Err(error) = socket.put(Message::Binary(message)) {
-                return self.lose_socket(&error.to_string());
-            }
-            self.prepare();
-        }
-        Goes::Continue(())
-    }
-
-    /// Asks the agent to stop printing, or to go on.
-    fn publication(&mut self, pause: bool) {
-        self.paused = pause;
-        let kind = if pause { MessageType::PausePublication } else { MessageType::StartPublication };
-        // The content is not looked at, but must not be empty.
-        self.aside = self.channel.control(kind, Bytes::from_static(b"{}"), unix_ms()).ok();
     }
 }
 

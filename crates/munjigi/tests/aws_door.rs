@@ -308,3 +308,75 @@ fn a_restarted_server_ends_the_client_and_leaves_the_session_to_our_own() {
     boto3(&server, "ssm", "terminate_session", &json!({ "SessionId": session }));
     wait_status(&server, &session, "Terminated");
 }
+
+#[test]
+fn policy_decides_again_when_the_channel_opens_and_sessions_belong_to_their_owner() {
+    let server = server("");
+    let _agent = server.agent("web-1");
+    let iam = |operation: &str, arguments: Value| boto3(&server, "iam", operation, &arguments);
+    iam("create_user", json!({ "UserName": "bob" }));
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": ["ssm:StartSession", "ssm:ResumeSession"], "Resource": "*" },
+        { "Effect": "Allow", "Action": "munjigi:StartPrivilegedSession", "Resource": "*" },
+    ] });
+    let policy = json!({ "UserName": "bob", "PolicyName": "start", "PolicyDocument": policy.to_string() });
+    iam("put_user_policy", policy);
+    let key = iam("create_access_key", json!({ "UserName": "bob" }));
+    let bob = |operation: &str, arguments: Value| {
+        const CALL: &str = "import boto3, botocore.exceptions, json, sys\n\
+            key, secret, operation, arguments = sys.argv[1:]\n\
+            ssm = boto3.client('ssm', aws_access_key_id=key, aws_secret_access_key=secret)\n\
+            try:\n    print(json.dumps(getattr(ssm, operation)(**json.loads(arguments))))\n\
+            except botocore.exceptions.ClientError as error:\n    print(json.dumps({'Error': error.response['Error']['Code']}))\n";
+        let text = |name: &str| key["AccessKey"][name].as_str().unwrap().to_owned();
+        let mut command = std::process::Command::new(crate::harness::python_tool("python3"));
+        command.args(["-c", CALL, &text("AccessKeyId"), &text("SecretAccessKey"), operation, &arguments.to_string()]);
+        server.configure(&mut command);
+        serde_json::from_str::<Value>(&success(&mut command)).unwrap()
+    };
+    // The key's start is seen by the server within moments.
+    let started = wait_for("bob's start", || {
+        let started = bob("start_session", shell());
+        started["TokenValue"].is_string().then_some(started)
+    });
+    let mut client = AwsClient::new("x", None);
+    client.open(&server, &started);
+    // A closed socket alone would make AWS's client come back for ever.
+    let why = client.wait_closed();
+    assert!(why.contains("ssmmessages:OpenDataChannel") && why.contains("user/bob"), "{why}");
+    assert!(audited(&server, "OpenDataChannel", "AccessDenied"));
+
+    let (mut client, session) = AwsClient::start(&server, &shell());
+    client.wait("a prompt", |client| !client.output.is_empty());
+    assert_eq!(bob("resume_session", json!({ "SessionId": session }))["Error"], "AccessDeniedException");
+    client.flag(Flag::TerminateSession);
+    client.wait_closed();
+}
+
+#[test]
+fn a_client_that_fell_silent_is_noticed_and_comes_back() {
+    let server = server("");
+    let _agent = server.agent("web-1");
+    let proxy = crate::harness::CutProxy::start(server.address());
+    let through = |answer: &Value| {
+        let url = answer["StreamUrl"].as_str().unwrap();
+        let url = url.replace(&format!(":{}/", server.address().port()), &format!(":{}/", proxy.port()));
+        json!({ "TokenValue": answer["TokenValue"], "StreamUrl": url })
+    };
+    let started = boto3(&server, "ssm", "start_session", &shell());
+    let session = started["SessionId"].as_str().unwrap().to_owned();
+    let mut client = AwsClient::new("x", None);
+    client.open(&server, &through(&started));
+    client.type_in(b"echo one-$((1+1))\r");
+    client.wait_for("one-2");
+    proxy.silence();
+    wait_status(&server, &session, "Disconnected");
+    client.lose_socket();
+    proxy.reset();
+    proxy.pass();
+    client.open(&server, &through(&resume(&server, &session)));
+    client.type_in(b"echo two-$((1+1))\r");
+    client.wait_for("two-2");
+    client.type_in(b"exit\r");
+    client.wait_closed();
+}

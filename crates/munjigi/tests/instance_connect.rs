@@ -9,7 +9,7 @@ use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
 use crate::faults::user;
-use crate::harness::{TestAgent, TestServer, TestSshd, binary, output, success, wait_for};
+use crate::harness::{TestAgent, TestServer, TestSshd, binary, output, python_tool, success, wait_for};
 
 /// A server, a node, and an sshd that asks the node's agent.
 struct Stage {
@@ -425,4 +425,121 @@ fn the_helper_is_quiet_without_an_agent_and_asks_the_other_command() {
     std::fs::set_permissions(&unsafe_program, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let bad = helper(&["alice", "--", unsafe_program.to_str().unwrap()]);
     assert!(!bad.status.success() && bad.stdout.is_empty(), "{bad:?}");
+}
+
+/// The client of tunnels, written from the documentation alone.
+fn tunnel(stage: &Stage, port: u16, more: &[&str]) -> Command {
+    let instances = stage.server.aws_json(&["ec2", "describe-instances", "--instance-ids", &stage.instance()]);
+    let address = instances["Reservations"][0]["Instances"][0]["PrivateIpAddress"].as_str().unwrap().to_owned();
+    let mut command = Command::new(python_tool("python3"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/open_tunnel.py"));
+    command.arg(stage.server.url(None)).arg(stage.server.data_dir().join("ca.pem"));
+    command.args([&endpoint(&stage.server), &address, &port.to_string()]).args(more);
+    stage.server.configure(&mut command);
+    command.env("AWS_DEFAULT_REGION", "local-1");
+    command
+}
+
+fn endpoint(server: &TestServer) -> String {
+    let endpoints = server.aws_json(&["ec2", "describe-instance-connect-endpoints"]);
+    endpoints["InstanceConnectEndpoints"][0]["InstanceConnectEndpointId"].as_str().unwrap().to_owned()
+}
+
+/// A stage whose server lets tunnels to its sshd through.
+fn tunnel_stage() -> (Stage, u16) {
+    let sshd = TestSshd::prepare("");
+    let port = sshd.port();
+    (Stage::with(&format!("[instance_connect]\ntunnel_ports = [{port}]\n"), sshd), port)
+}
+
+#[test]
+fn ssh_goes_through_a_tunnel_and_the_tunnel_is_a_session() {
+    let (stage, port) = tunnel_stage();
+    let proxy = tunnel(&stage, port, &[]);
+    let words: Vec<String> = std::iter::once(proxy.get_program())
+        .chain(proxy.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let option = format!("ProxyCommand={}", words.join(" "));
+    let ssh = |command: &str| {
+        let mut ssh = stage.sshd.ssh("own", &user(), &["-o", &option]);
+        stage.server.configure(&mut ssh);
+        ssh.env("AWS_DEFAULT_REGION", "local-1").arg(command);
+        ssh
+    };
+    assert!(success(&mut ssh("echo in")).contains("in"));
+    // Three megabytes there and back, in pieces of every size that the frames have.
+    let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut cat = ssh("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, sent) = (cat.stdin.take().unwrap(), data.clone());
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent).unwrap());
+    let echoed = cat.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(echoed.status.success() && echoed.stdout == data, "{} bytes came back", echoed.stdout.len());
+    let sessions = wait_for("the tunnels' sessions to end", || {
+        let sessions = stage.server.sessions();
+        (sessions.len() == 2 && sessions.iter().all(|one| one["endReason"].is_string())).then_some(sessions)
+    });
+    assert!(sessions.iter().all(|session| session["kind"] == "port"), "{sessions:?}");
+    let opened = stage.events("OpenTunnel", |event| event.get("errorCode").is_none());
+    let parameters = &opened[0]["requestParameters"];
+    assert_eq!(
+        (&parameters["remotePort"], &parameters["instanceConnectEndpointId"]),
+        (&json!(port), &json!(endpoint(&stage.server)))
+    );
+    assert!(opened[0]["responseElements"]["sessionId"].is_string(), "{opened:?}");
+}
+
+#[test]
+fn a_tunnel_opens_once_for_whom_policy_lets_and_no_longer_than_it_may() {
+    let (stage, port) = tunnel_stage();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    // The same URL again.
+    let mut twice = tunnel(&stage, port, &[]);
+    let twice = output(twice.env("TUNNEL_TWICE", "yes"));
+    assert!(said(&twice).contains("again 4"), "{twice:?}");
+    let other_port = output(&mut tunnel(&stage, 1, &[]));
+    assert!(said(&other_port).contains("refused 400 InvalidArgsException: tunnels reach the ports"), "{other_port:?}");
+    let too_long = output(&mut tunnel(&stage, port, &["3601"]));
+    assert!(said(&too_long).contains("refused 400"), "{too_long:?}");
+    // It ends by itself, quietly.
+    let mut short = tunnel(&stage, port, &["2"]);
+    let held = short.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let ended = held.wait_with_output().unwrap();
+    assert!(ended.status.success() && said(&ended).contains("closed 1000"), "{ended:?}");
+
+    stage.server.aws_json(&["iam", "create-user", "--user-name", "alice"]);
+    let key = stage.server.aws_json(&["iam", "create-access-key", "--user-name", "alice"]);
+    let policy = json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Action": "ec2-instance-connect:OpenTunnel",
+        "Resource": format!("arn:aws:ec2:*:*:instance-connect-endpoint/{}", endpoint(&stage.server)),
+        "Condition": {
+            "NumericEquals": {"ec2-instance-connect:remotePort": port.to_string()},
+            "NumericLessThanEquals": {"ec2-instance-connect:maxTunnelDuration": "60"},
+            "IpAddress": {"ec2-instance-connect:privateIpAddress": "100.64.0.0/10"},
+            "StringEquals": {"aws:ResourceTag/Role": "web"},
+        },
+    }});
+    let policy = policy.to_string();
+    let put = ["iam", "put-user-policy", "--user-name", "alice", "--policy-name", "open", "--policy-document", &policy];
+    stage.server.aws_json(&put);
+    let as_alice = |more: &[&str]| {
+        let secret = |name: &str| key["AccessKey"][name].as_str().unwrap().to_owned();
+        let mut command = tunnel(&stage, port, more);
+        command.env_remove("AWS_PROFILE").env_remove("AWS_SHARED_CREDENTIALS_FILE");
+        command.env("AWS_ACCESS_KEY_ID", secret("AccessKeyId")).env("AWS_SECRET_ACCESS_KEY", secret("SecretAccessKey"));
+        command
+    };
+    // Not naming a duration asks for an hour.
+    let denied = output(&mut as_alice(&[]));
+    assert!(said(&denied).contains("refused 403 AccessDeniedException: User: "), "{denied:?}");
+    let mut allowed = as_alice(&["60"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut banner = [0; 8];
+    std::io::Read::read_exact(allowed.stdout.as_mut().unwrap(), &mut banner).unwrap();
+    assert_eq!(&banner, b"SSH-2.0-");
+    // The end of its input ends it.
+    drop(allowed.stdin.take());
+    assert!(allowed.wait().unwrap().success());
+    let events = stage.events("OpenTunnel", |event| event["errorCode"] == "AccessDeniedException");
+    assert_eq!(events[0]["userIdentity"]["userName"], "alice");
 }

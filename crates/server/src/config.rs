@@ -50,6 +50,8 @@ pub struct InstanceConnect {
     /// How long sshd accepts a pushed key; 5 seconds to 1 hour. As `key_life_seconds`.
     #[serde(rename = "key_life_seconds", deserialize_with = "seconds::<_, 5, 3600>")]
     pub key_life: Duration,
+    /// The ports on nodes that tunnels reach; AWS has these two.
+    pub tunnel_ports: Vec<u16>,
     /// Whether one login uses the key up. AWS lets a key in as often as one likes within its minute.
     pub single_use: bool,
 }
@@ -130,7 +132,7 @@ impl Default for Config {
 
 impl Default for InstanceConnect {
     fn default() -> Self {
-        Self { key_life: Duration::from_secs(60), single_use: true }
+        Self { key_life: Duration::from_secs(60), tunnel_ports: vec![22, 3389], single_use: true }
     }
 }
 

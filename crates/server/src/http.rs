@@ -36,7 +36,7 @@ use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
 use crate::gateway::node_aws::doors;
-use crate::gateway::{door_aws, door_link};
+use crate::gateway::{door_aws, door_link, tunnel};
 
 use gate::{Gate, Pass};
 
@@ -229,6 +229,9 @@ async fn route(
     let meta = meta(server, &connected, request.headers(), request_id);
     if let Some(asked) = doors::Asked::of(request.method(), path, request.headers()) {
         return doors::channel_door(server, request, connected, meta, asked).await;
+    }
+    if path == tunnel::PATH {
+        return tunnel::tunnel_door(server, request, connected, meta).await;
     }
     if path == munjigi_link::LINK_PATH {
         return door_link::link_door(server, request, connected, meta).await;

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use munjigi_core::destination::Destination;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::EndReason;
 
 use crate::Server;
+use crate::api::ec2::place::Place;
+use crate::api::ec2_instance_connect::open_tunnel;
 use crate::api::munjigi::attach_session::WATCH_ACTION;
 use crate::api::ssm::document::{PREFERENCES, Reference};
 use crate::api::ssm::start_session::{
@@ -74,7 +77,14 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
         }
     };
     let destination = facts.destination.as_ref();
-    let mut needs = vec![to(start_requirement(server, &node, facts.needs.document), destination)];
+    let mut needs = match facts.needs.tunnel {
+        Some((address, duration)) => {
+            let port = destination.map_or(0, Destination::port);
+            let endpoint = Place::of(&server.deployment).endpoint;
+            vec![open_tunnel::requirement(server, &endpoint, Some(&node), address, port, duration)]
+        }
+        None => vec![to(start_requirement(server, &node, facts.needs.document), destination)],
+    };
     if facts.needs.document {
         if document_is_gone(server, &facts.document).await {
             return Some("its session document was deleted".to_owned());

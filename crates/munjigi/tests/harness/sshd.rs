@@ -64,6 +64,11 @@ impl TestSshd {
         wait_for("sshd to listen", || TcpStream::connect(("127.0.0.1", self.port)).ok().map(drop));
     }
 
+    /// Returns its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns the directory of its settings.
     pub(crate) fn config(&self) -> &Path {
         self.directory.path()

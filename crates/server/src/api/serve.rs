@@ -143,7 +143,6 @@ pub(crate) fn authenticate(
 }
 
 /// Verifies a presigned request that lives for at most `life` and is good once (T-46, T-49).
-#[cfg_attr(not(test), expect(dead_code, reason = "the door of tunnels verifies with it"))]
 pub(crate) fn authenticate_once(
     server: &Arc<Server>,
     received: &mut Received,

@@ -1,6 +1,7 @@
 //! What is fixed about a session when it starts, and what is known when it is over.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use munjigi_core::destination::Destination;
 use munjigi_core::document::Separated;
@@ -87,6 +88,8 @@ pub struct Needs {
     pub document: bool,
     /// The right to choose the OS user.
     pub chosen_user: bool,
+    /// Instead of all else, the right to a tunnel to the node's address for so many seconds (EC2 Instance Connect).
+    pub tunnel: Option<(Ipv4Addr, u32)>,
 }
 
 /// How a session ended.

@@ -26,6 +26,7 @@ pub mod push_key;
 pub mod serve;
 pub mod starts;
 mod timers;
+pub(crate) mod tunnel;
 mod watch_stream;
 pub mod websocket;
 

@@ -1,5 +1,6 @@
 //! EC2 Instance Connect: keys that sshd on a node accepts for a minute (aws-api C.1).
 
+pub mod open_tunnel;
 mod send_serial_console_ssh_public_key;
 pub mod send_ssh_public_key;
 

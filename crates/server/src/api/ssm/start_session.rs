@@ -28,7 +28,7 @@ use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::clock;
 use crate::config::SessionDefaults;
-use crate::door;
+use crate::door::{self, RequestMeta};
 use crate::gateway::facts::{Needs, SessionFacts};
 use crate::gateway::node_aws::AGENTS_OWN_USER;
 use crate::gateway::{Gateway, Prepared, door_aws, launch};
@@ -241,7 +241,7 @@ impl Operation for StartSession {
         });
         let meta = start_meta(&facts, input.native.as_ref());
         let mode = if facts.limits.strict_recording { Mode::Strict } else { Mode::Normal };
-        let row = row(call, &facts);
+        let row = row(call.caller(), call.request(), &facts);
         // T-62: trail, recording and row are durable before any grant is signed. They are separate files, so their
         // waits run together; if one fails, nothing starts.
         let (granted, recorder, stored) = tokio::join!(
@@ -434,12 +434,12 @@ fn facts(
         policy_version: call.identities_version(),
         client,
         record_input: server.config.session.record_input,
-        needs: Needs { document: document_checked, chosen_user: chosen },
+        needs: Needs { document: document_checked, chosen_user: chosen, tunnel: None },
         request: call.request().clone(),
     })
 }
 
-fn limits(defaults: &SessionDefaults) -> SessionLimits {
+pub(crate) fn limits(defaults: &SessionDefaults) -> SessionLimits {
     SessionLimits {
         idle: Some(defaults.idle_timeout),
         idle_counts_output: defaults.idle_counts_output,
@@ -449,7 +449,7 @@ fn limits(defaults: &SessionDefaults) -> SessionLimits {
     }
 }
 
-fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
+pub(crate) fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
     StartMeta {
         session: facts.id.clone(),
         kind: facts.kind,
@@ -470,12 +470,11 @@ fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> StartMeta {
     }
 }
 
-fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
-    let request = call.request();
+pub(crate) fn row(caller: &Caller, request: &RequestMeta, facts: &SessionFacts) -> SessionRow {
     SessionRow {
         id: facts.id.clone(),
         owner_arn: facts.owner.clone(),
-        owner_id: call.caller().principal().user_id().to_owned(),
+        owner_id: caller.principal().user_id().to_owned(),
         node: facts.node.clone(),
         node_name: facts.node_name.clone(),
         os_user: facts.os_user.clone(),
@@ -487,7 +486,7 @@ fn row(call: &Authorized<StartSession>, facts: &SessionFacts) -> SessionRow {
         started: facts.started,
         end: None,
         recording: String::new(),
-        source_ip: call.request().source_ip.to_string(),
+        source_ip: request.source_ip.to_string(),
         access_key: facts.access_key.clone(),
         limits: facts.limits.clone(),
         decision: json!(Judged {

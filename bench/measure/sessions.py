@@ -24,8 +24,10 @@ def run_once(argv, environment=None):
 class Terminal:
     """A client on a terminal of its own, whose other end is ours."""
 
-    def __init__(self, argv, environment=None):
+    def __init__(self, argv, environment=None, prepare=None):
         self.end, client_end = pty.openpty()
+        if prepare:
+            prepare(client_end)
         self.process = subprocess.Popen(
             argv, env=environment, stdin=client_end, stdout=client_end, stderr=client_end, start_new_session=True
         )
@@ -64,10 +66,11 @@ class Terminal:
             self.process.wait()
 
 
-def echo(argv, environment, samples):
-    """Types one byte at a time into a raw far terminal that runs `echo_line`; returns each way there and back in µs."""
+def echo(argv, environment, samples, prepare=None):
+    """Types one byte at a time into a raw far terminal that runs `echo_line`; returns each way there and back in µs.
+    `prepare` is called with the near terminal before a client that does not see to it has it."""
     times = []
-    with Terminal(argv, environment) as terminal:
+    with Terminal(argv, environment, prepare) as terminal:
         terminal.read_until(b"READY")
         time.sleep(0.3)
         while terminal._poll.poll(100):

@@ -412,3 +412,54 @@ fn ssh_gets_the_peers_bytes_alone_over_the_link() {
 fn a_socket_serves_and_a_closed_port_closes_over_the_link() {
     a_socket_and_a_closed_port(Mode::Link);
 }
+
+#[test]
+fn an_interactive_shell_in_awss_protocol_is_as_on_the_node_itself() {
+    an_interactive_shell(Mode::Aws);
+}
+
+#[test]
+fn a_cut_connection_loses_nothing_in_awss_protocol() {
+    let stage = Stage::new();
+    cut_while_counting(&stage, Mode::Aws);
+}
+
+#[test]
+fn commands_run_in_awss_protocol() {
+    let stage = Stage::new();
+    let run = |document: &str, parameters: &str| {
+        let arguments = ["ssm", "start-session", "--target", "web-1", "--document-name", document, "--parameters"];
+        output(stage.aws(Mode::Aws, &arguments).arg(parameters))
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ran = run("AWS-StartNonInteractiveCommand", r#"{"command":["sh -c 'echo out; echo err >&2; exit 3'"]}"#);
+    assert!(text(&ran.stdout).contains("\nout\n") && text(&ran.stdout).contains("Exiting session"), "{ran:?}");
+    assert!(text(&ran.stdout).contains("err\n") || text(&ran.stderr).contains("err\n"), "{ran:?}");
+    // A terminal whose input ends is sent its end.
+    let ran = run("AWS-StartInteractiveCommand", r#"{"command":["tty; cat; echo done"]}"#);
+    assert!(text(&ran.stdout).contains("/dev/pts/") && text(&ran.stdout).contains("done"), "{ran:?}");
+    assert_eq!(stage.server.sessions().len(), 2);
+}
+
+#[test]
+fn a_command_whose_outputs_are_separate_tells_its_exit_status_in_awss_protocol() {
+    let stage = Stage::new();
+    let content = r#"{"schemaVersion":"1.0","description":"","sessionType":"NonInteractiveCommands","inputs":{},
+        "parameters":{},"properties":{"linux":{"commands":"sh -c 'echo out; echo err >&2; exit 5'","separateOutputStream":"true"}}}"#;
+    stage.server.aws_json(&[
+        "ssm",
+        "create-document",
+        "--name",
+        "Separate",
+        "--document-type",
+        "Session",
+        "--content",
+        content,
+    ]);
+    let ran = output(
+        &mut stage.aws(Mode::Aws, &["ssm", "start-session", "--target", "web-1", "--document-name", "Separate"]),
+    );
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(text(&ran.stdout).contains("out\n") && !text(&ran.stdout).contains("EXIT_CODE"), "{ran:?}");
+    assert!(text(&ran.stderr).contains("err\n") && text(&ran.stderr).contains("exit status 5"), "{ran:?}");
+}

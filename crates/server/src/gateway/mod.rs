@@ -158,12 +158,6 @@ impl Gateway {
         self.prepared().remove(id)
     }
 
-    /// As [`Self::take_prepared`], if the session is of this kind of caller; otherwise it stays.
-    pub fn take_prepared_if(&self, id: &SessionId, fits: impl FnOnce(&SessionFacts) -> bool) -> Option<Prepared> {
-        let mut prepared = self.prepared();
-        prepared.get(id).is_some_and(|prepared| fits(&prepared.facts)).then(|| prepared.remove(id)).flatten()
-    }
-
     /// Returns how long a prepared session may wait.
     pub fn prepared_life() -> Duration {
         PREPARED_LIFE

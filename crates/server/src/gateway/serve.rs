@@ -19,7 +19,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::SessionFacts;
 use super::hub::Order;
 use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
@@ -29,7 +28,9 @@ use super::{close_in_background, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
+use crate::api::munjigi::OpenDataChannel;
 use crate::api::munjigi::attach_session::{AttachMode, AttachSessionInput};
+use crate::api::munjigi::open_data_channel::OpenDataChannelInput;
 use crate::api::operation::Service;
 use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
@@ -145,21 +146,33 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
     }
 }
 
-/// Begins a session that a call of StartSession has prepared for this caller.
+/// Begins a session that a call of StartSession has prepared for this caller. The token opens one channel, this stream
+/// or AWS's WebSocket, and policy is asked as for that.
 async fn begin(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenPrepared) {
-    let OpenPrepared { session_id, token: _, pty, environment } = wish;
+    let OpenPrepared { session_id, token, pty, environment } = wish;
     let Ok(id) = SessionId::parse(&session_id) else {
         return refuse(stream, "ValidationException", format!("{session_id:?} is no session id"), "", &request);
     };
-    let owner = caller.principal();
-    let own = |facts: &SessionFacts| facts.owner_id == owner.unique_id && facts.owner == owner.arn.to_string();
-    match server.gateway.take_prepared_if(&id, own) {
-        Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
-        // The answer to an earlier wish was lost on its way.
-        None => {
-            let again = AttachSession { session_id, watch: false, output_from: 0, from_end: false, pty };
-            attach(server, caller, request, stream, again).await;
+    match server.gateway.channels.tokens.spend(&id, &token, Instant::now()) {
+        Ok(given) if given.principal().arn == caller.principal().arn => {}
+        Ok(_) => {
+            let message = format!("the token of session {id} was given to somebody else");
+            return refuse(stream, "AccessDeniedException", message, "NotTheOwner", &request);
         }
+        // Spent already: the answer to an earlier wish was lost on its way.
+        Err(_) if server.gateway.session(&id).is_some() => {
+            let again = AttachSession { session_id, watch: false, output_from: 0, from_end: false, pty };
+            return attach(server, caller, request, stream, again).await;
+        }
+        Err(error) => return refuse(stream, "AccessDeniedException", error.to_string(), "", &request),
+    }
+    let input = OpenDataChannelInput { session_id: id.clone(), client_id: String::new(), client_version: None };
+    if let Err(error) = door::call::<OpenDataChannel>(server, caller, input, request.clone()).await {
+        return refuse_error(stream, &error, &request);
+    }
+    match server.gateway.take_prepared(&id) {
+        Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
+        None => refuse(stream, "SessionEnded", format!("session {id} is over"), "", &request),
     }
 }
 

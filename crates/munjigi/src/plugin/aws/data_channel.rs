@@ -68,6 +68,8 @@ pub(crate) struct DataChannel {
     fruitless: u32,
     /// Whether there was a connection at all.
     was_open: bool,
+    /// Whether a message ever came.
+    was_heard: bool,
 }
 
 enum Way {
@@ -113,6 +115,7 @@ impl DataChannel {
             trouble: None,
             fruitless: 0,
             was_open: false,
+            was_heard: false,
         }
     }
 
@@ -220,6 +223,7 @@ impl DataChannel {
         match open.poll_receive(cx) {
             Poll::Ready(Ok(Some(frame))) => {
                 self.fruitless = 0;
+                self.was_heard = true;
                 self.received(frame);
                 Poll::Ready(Step::Again)
             }
@@ -272,7 +276,9 @@ impl DataChannel {
             }
             Connected::Over => {
                 self.way = Way::None;
-                Some(Happened::Gone)
+                // A session on which nothing was ever heard is no old one that has ended: it could not be opened.
+                let refused = self.trouble.take().filter(|_| !self.was_heard);
+                Some(refused.map_or(Happened::Gone, |trouble| Happened::Failed(trouble.last)))
             }
             Connected::Never(why) => {
                 self.way = Way::None;

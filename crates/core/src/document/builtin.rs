@@ -111,11 +111,25 @@ pub const BUILT_IN: [BuiltIn; 8] = [
   "description": "Runs one command without a terminal",
   "sessionType": "NonInteractiveCommands",
   "parameters": {
-    "command": { "type": "String", "description": "The command, for /bin/sh", "displayType": "textarea" }
+    "command": { "type": "String", "description": "The command, for /bin/sh", "displayType": "textarea" },
+    "separateOutputStream": {
+      "type": "String",
+      "description": "Whether errors and the exit code are told apart from the output",
+      "allowedValues": ["true", "false"],
+      "default": "false"
+    },
+    "stdOutSeparatorPrefix": { "type": "String", "description": "Stands before output then", "default": "" },
+    "stdErrSeparatorPrefix": { "type": "String", "description": "Stands before errors then", "default": "" }
   },
   "properties": {
     "windows": { "commands": "{{ command }}", "runAsElevated": false },
-    "linux": { "commands": "{{ command }}", "runAsElevated": false },
+    "linux": {
+      "commands": "{{ command }}",
+      "runAsElevated": false,
+      "separateOutputStream": "{{ separateOutputStream }}",
+      "stdOutSeparatorPrefix": "{{ stdOutSeparatorPrefix }}",
+      "stdErrSeparatorPrefix": "{{ stdErrSeparatorPrefix }}"
+    },
     "macos": { "commands": "{{ command }}", "runAsElevated": false }
   }
 }

@@ -298,6 +298,13 @@ fn every_built_in_document_is_good_and_does_what_its_name_says() {
     assert!(
         matches!(&interactive, Run::Interactive(command) if command.for_shell()[2] == "top -d 1 | cat" && !command.elevated)
     );
+    let apart = [("command", "x"), ("separateOutputStream", "true"), ("stdErrSeparatorPrefix", "E:")];
+    let Run::NonInteractive(apart) = resolve("AWS-StartNonInteractiveCommand", &apart).unwrap() else { panic!("kind") };
+    assert_eq!(apart.separated, Some(Separated { stdout_prefix: String::new(), stderr_prefix: "E:".into() }));
+    let Run::NonInteractive(plain) = resolve("AWS-StartNonInteractiveCommand", &[("command", "x")]).unwrap() else {
+        panic!("kind")
+    };
+    assert_eq!(plain.separated, None);
     let reset = resolve("AWS-PasswordReset", &[("username", "alice")]).unwrap();
     assert!(matches!(&reset, Run::Interactive(command) if command.commands == "passwd alice" && command.elevated));
 

@@ -14,6 +14,7 @@ mod harness;
 
 mod aws_door;
 mod aws_plugin;
+mod aws_ports;
 mod contract;
 mod documents;
 mod faults;

@@ -237,6 +237,8 @@ impl AwsClient {
         match kind {
             PayloadType::HandshakeRequest => self.answer_handshake(payload),
             PayloadType::HandshakeComplete => {}
+            // A client of a port session takes no bytes from it.
+            PayloadType::Flag => self.apart.push((kind, String::new())),
             kind => {
                 self.output.extend_from_slice(payload);
                 if kind != PayloadType::Output {

@@ -7,6 +7,13 @@
 
 mod data_channel;
 mod handshake;
+mod port;
+mod port_basic;
+mod port_mux;
+mod port_one;
+mod port_stdio;
+#[cfg(test)]
+mod port_tests;
 mod pump;
 pub mod registry;
 mod shell;

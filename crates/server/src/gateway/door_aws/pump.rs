@@ -20,8 +20,7 @@ use uuid::Uuid;
 
 use super::data_channel::{DataChannel, MAX_PAYLOAD, Outgoing, Presence, PumpEnd};
 use super::registry::Place;
-use super::shell;
-use crate::gateway::launch::abandon;
+use super::{port, shell};
 use crate::gateway::websocket::{Event, Message, WebSocket, WebSocketError};
 use crate::gateway::{Handle, Prepared};
 use crate::service_event::service_event;
@@ -36,8 +35,6 @@ pub(super) const LINGER: Duration = Duration::from_secs(45);
 /// Messages of one socket that cannot be read before it is closed. AWS's programs drop such messages without a word, and
 /// so do we; a client that sends nothing else is not one of them.
 const MOST_BAD: u32 = 64;
-/// What a client with a port session is told.
-const NO_PORTS: &str = "port sessions are not served over the data channel";
 /// What the former client is told.
 const TAKEN_OVER: &str = "another client of yours took this session over";
 
@@ -89,13 +86,7 @@ pub(super) fn begin(server: &Arc<Server>, socket: WebSocket, client_id: String, 
         let serving = async {
             match kind {
                 SessionKind::Shell | SessionKind::Command => shell::serve(&server_in_task, channel, beginning).await,
-                SessionKind::Port => {
-                    if let Beginning::Start(prepared) = beginning {
-                        abandon(&server_in_task, &prepared.facts, prepared.recorder, NO_PORTS.to_owned()).await;
-                    }
-                    // If the client is gone there is nobody to tell.
-                    let _ = channel.send(Outgoing::End(NO_PORTS.to_owned())).await;
-                }
+                SessionKind::Port => port::serve(&server_in_task, channel, beginning).await,
             }
         };
         stop.run_until_cancelled(serving).await

@@ -414,6 +414,21 @@ fn a_socket_serves_and_a_closed_port_closes_over_the_link() {
 }
 
 #[test]
+fn a_port_is_forwarded_in_awss_protocol() {
+    a_forwarded_port(Mode::Aws);
+}
+
+#[test]
+fn ssh_gets_the_peers_bytes_alone_in_awss_protocol() {
+    the_peers_bytes_alone(Mode::Aws);
+}
+
+#[test]
+fn a_socket_serves_and_a_closed_port_closes_in_awss_protocol() {
+    a_socket_and_a_closed_port(Mode::Aws);
+}
+
+#[test]
 fn an_interactive_shell_in_awss_protocol_is_as_on_the_node_itself() {
     an_interactive_shell(Mode::Aws);
 }

@@ -10,6 +10,7 @@ pub mod destination;
 pub mod document;
 pub mod grant;
 pub mod id;
+pub mod jwt;
 #[cfg(test)]
 mod mutate;
 pub mod policy;

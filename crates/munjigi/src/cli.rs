@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Server(command::server::Arguments),
     Agent(command::agent::Arguments),
     Env(command::env::Arguments),
+    CredentialProcess(command::credential_process::Arguments),
     Ls(command::ls::Arguments),
     Shell(command::shell::Arguments),
     Run(command::run::Arguments),

@@ -23,4 +23,5 @@ mod instance_connect;
 mod ports;
 mod sessions;
 mod ssm_agent;
+mod sts;
 mod terminal;

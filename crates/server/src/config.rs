@@ -30,6 +30,8 @@ pub struct Config {
     pub account: Option<AccountId>,
     /// Regions accepted in credential scopes beside [`Config::region`]; empty accepts any.
     pub accepted_regions: Vec<String>,
+    /// PEM file of root certificates for OpenID Connect providers, beside those that the system trusts.
+    pub oidc_ca_file: Option<PathBuf>,
     /// Networks whose `X-Forwarded-For` is believed (T-47).
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
@@ -121,6 +123,7 @@ impl Default for Config {
             region: "local-1".to_owned(),
             account: None,
             accepted_regions: Vec::new(),
+            oidc_ca_file: None,
             trusted_proxies: Vec::new(),
             session: SessionDefaults::default(),
             nodes: NodeSettings::default(),

@@ -26,7 +26,7 @@ pub use request::{RequestMeta, TlsDetails, Via};
 use crate::Server;
 use crate::api::WireInput;
 use crate::api::error::ApiError;
-use crate::api::operation::{Operation, Requirement};
+use crate::api::operation::{Access, Operation, Requirement};
 use crate::identity::Caller;
 
 /// A call that may run: the proof that its caller was authenticated and allowed.
@@ -112,6 +112,28 @@ async fn perform<O: Operation>(
     input: O::Input,
     request: RequestMeta,
 ) -> Result<(O::Output, Value), ApiError> {
+    if O::ACCESS != Access::Open {
+        return admit::<O>(server, caller, input, request).await;
+    }
+    match O::prove(&input, server, &request).await {
+        Ok(Some(proved)) => admit::<O>(server, &proved, input, request).await,
+        Ok(None) => admit::<O>(server, caller, input, request).await,
+        Err(error) => {
+            let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
+            let event = Event::of::<O>(server, &request, Who::Unknown(None)).parameters(&parameters);
+            let record = event.complete(Outcome::Failure(&error));
+            failures::record(server, request.source_ip, record).await;
+            Err(error)
+        }
+    }
+}
+
+async fn admit<O: Operation>(
+    server: &Arc<Server>,
+    caller: &Caller,
+    input: O::Input,
+    request: RequestMeta,
+) -> Result<(O::Output, Value), ApiError> {
     let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
     let extras = O::audit_extras(&input);
     let refused = async |error: ApiError, decisions: &[Decided]| {
@@ -123,6 +145,9 @@ async fn perform<O: Operation>(
         }
     };
 
+    if let Some(denial) = judge::kept_out::<O>(caller) {
+        return Err(refused(ApiError::Denied(denial), &[]).await);
+    }
     let identities_version = server.identities.version();
     let requirements: Vec<Requirement> = match O::requirements(&input, server, caller).await {
         Ok(requirements) => requirements,

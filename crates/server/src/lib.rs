@@ -52,6 +52,7 @@ pub struct Server {
     pub(crate) store: store::Store,
     pub(crate) identities: identity::Identities,
     pub(crate) session_tokens: identity::session_token::SessionTokens,
+    pub(crate) oidc: identity::Providers,
     pub(crate) mfa_tries: identity::mfa::Tries,
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,

@@ -29,7 +29,7 @@ use crate::door::failures::Failures;
 use crate::gateway::Gateway;
 use crate::identity::mfa::Tries;
 use crate::identity::session_token::SessionTokens;
-use crate::identity::{Authenticator, Identities};
+use crate::identity::{Authenticator, Identities, Providers};
 use crate::keys::Keys;
 use crate::recording::Recordings;
 use crate::running::Running;
@@ -107,12 +107,14 @@ impl Server {
         write_whole(&directory.join("ca.pem"), authority_pem.as_bytes(), 0o600)?;
         write_whole(&directory.join("endpoint"), format!("{endpoint}\n").as_bytes(), 0o600)?;
 
+        let oidc = Providers::new(config.oidc_ca_file.as_deref())?;
         let server = Arc::new(Self {
             config,
             deployment,
             store,
             identities,
             session_tokens,
+            oidc,
             mfa_tries: Tries::default(),
             audit,
             recordings,

@@ -50,9 +50,17 @@ impl Answer {
 
 impl TestServer {
     pub(crate) async fn start() -> Self {
+        Self::with_settings("").await
+    }
+
+    /// Starts one with settings.
+    pub(crate) async fn with_settings(settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("data");
-        let running = Server::start(ServerOptions { data_dir, ..ServerOptions::default() }).await.unwrap();
+        let file = directory.path().join("munjigi.toml");
+        std::fs::write(&file, settings).unwrap();
+        let options = ServerOptions { data_dir, config: Some(file), ..ServerOptions::default() };
+        let running = Server::start(options).await.unwrap();
         let text = std::fs::read_to_string(directory.path().join("data/admin.credentials")).unwrap();
         let value = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod authorized_keys;
 pub(crate) mod completion;
+pub(crate) mod credential_process;
 pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
@@ -70,6 +71,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Explain(arguments) => wait_for(explain::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
+        Command::CredentialProcess(arguments) => wait_for(credential_process::run(arguments)),
         Command::Env(arguments) => env::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plugin(arguments) => plugin::run(arguments),

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 use crate::Server;
 pub use crate::door::Authorized;
+use crate::door::RequestMeta;
 use crate::identity::Caller;
 
 /// One call of the API. A file per operation holds its input, output and this; a line in the table makes it served.
@@ -38,6 +39,16 @@ pub trait Operation: Sized + Send + Sync + 'static {
     /// Returns what the audit record tells beside input and output (`additionalEventData`).
     fn audit_extras(_: &Self::Input) -> serde_json::Map<String, serde_json::Value> {
         serde_json::Map::new()
+    }
+
+    /// Proves the caller of an operation under [`Access::Open`] by its input. `None` if nobody has to be proved before
+    /// the work.
+    fn prove(
+        _input: &Self::Input,
+        _server: &Server,
+        _request: &RequestMeta,
+    ) -> impl Future<Output = Result<Option<Caller>, ApiError>> + Send {
+        std::future::ready(Ok(None))
     }
 
     /// Returns every action and resource that must be allowed. Called before anything of the state is revealed:

@@ -7,7 +7,7 @@ use super::table::OPERATIONS;
 use crate::testing::TestServer;
 
 /// Operations that anybody may call (T-50). They prove their caller by other means; a new one is a decision.
-const OPEN: [&str; 3] = ["LeaveNode", "RegisterManagedInstance", "RegisterNode"];
+const OPEN: [&str; 4] = ["AssumeRoleWithWebIdentity", "LeaveNode", "RegisterManagedInstance", "RegisterNode"];
 
 #[tokio::test]
 async fn every_operation_is_refused_without_credentials_and_the_refusal_is_in_the_trail() {

@@ -98,16 +98,13 @@ pub(super) fn decide<O: Operation>(
         let cause = anyhow::anyhow!("{} requires nothing", O::NAME);
         return (Vec::new(), Err(ApiError::internal(cause)));
     }
-    if let Some(denial) = kept_out::<O>(caller) {
-        return (Vec::new(), Err(ApiError::Denied(denial)));
-    }
     let (decided, verdict) = judge(server, caller.principal(), requirements, request);
     (decided, verdict.map_err(ApiError::Denied))
 }
 
 /// Returns why a caller is kept from an operation whatever policies say: nodes from what is not made for them, and
 /// everybody else from what is; sessions of users that proved no second factor from identities (aws-api B.5).
-fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
+pub(super) fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
     let principal = caller.principal();
     let because = match (O::ACCESS, principal.node(), principal.statement()) {
         (Access::Open, _, _) | (Access::Node | Access::NodeKey, Some(_), _) => return None,

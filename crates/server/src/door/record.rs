@@ -221,6 +221,19 @@ fn identity(who: Who<'_>, account: &str) -> UserIdentity {
         PrincipalKind::User => {
             UserIdentity { kind: UserType::IAMUser, user_name: Some(principal.name.to_string()), ..named }
         }
+        PrincipalKind::WebIdentity => match caller.web_identity() {
+            Some(web) => UserIdentity {
+                kind: UserType::WebIdentityUser,
+                principal_id: Some(format!(
+                    "{}:{}:{}",
+                    web.identity.provider, web.identity.audience, web.identity.subject
+                )),
+                user_name: Some(web.identity.subject.clone()),
+                identity_provider: Some(web.identity.provider.to_string()),
+                ..UserIdentity::default()
+            },
+            None => UserIdentity::default(),
+        },
         PrincipalKind::AssumedRole => UserIdentity { kind: UserType::AssumedRole, ..named },
         // As AWS shows its own agent: by the role that its node runs under.
         PrincipalKind::Service => UserIdentity { kind: UserType::AssumedRole, ..named },

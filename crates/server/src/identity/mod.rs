@@ -4,6 +4,7 @@ mod authenticate;
 mod load;
 pub(crate) mod mfa;
 mod node_key;
+mod oidc_fetch;
 mod principal;
 mod role;
 mod session;
@@ -12,10 +13,12 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trust;
+pub(crate) mod web_identity;
 
 pub(crate) use authenticate::{Authenticated, Authenticator, Unauthenticated};
 pub(crate) use load::Compiler;
 pub(crate) use node_key::authenticate_node;
+pub(crate) use oidc_fetch::Providers;
 pub use principal::{Caller, Principal, PrincipalKind, Session};
 pub use role::Role;
 pub use snapshot::{AccessKey, Identities, LoadedIdentities};

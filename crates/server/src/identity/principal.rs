@@ -10,6 +10,7 @@ pub use munjigi_core::policy::PrincipalKind;
 
 use super::Role;
 use super::session_token::{RoleSession, StandsFor, Statement};
+use super::web_identity::WebCaller;
 
 /// Somebody who can act.
 #[derive(Debug)]
@@ -84,11 +85,22 @@ impl Principal {
 pub struct Caller {
     principal: Arc<Principal>,
     access_key: Option<AccessKeyId>,
+    web_identity: Option<Arc<WebCaller>>,
 }
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, access_key: Option<AccessKeyId>) -> Self {
-        Self { principal, access_key }
+        Self { principal, access_key, web_identity: None }
+    }
+
+    /// Returns a caller that an OpenID Connect provider vouches for.
+    pub(super) fn of_web_identity(principal: Arc<Principal>, web_identity: WebCaller) -> Self {
+        Self { principal, access_key: None, web_identity: Some(Arc::new(web_identity)) }
+    }
+
+    /// Returns whom a provider vouched for, of a caller that proved itself so.
+    pub fn web_identity(&self) -> Option<&WebCaller> {
+        self.web_identity.as_deref()
     }
 
     /// Returns the caller of operations that are open to all.

@@ -67,12 +67,12 @@ impl Operation for CreateAccessKey {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:CreateAccessKey", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
-        let user = require::meant(call.input().user_name.as_deref(), call.caller());
+        let user = require::meant(call.input().user_name.as_deref(), call.caller())?;
         let made = server.store.create_access_key(user, call.request().time).await.map_err(refused)?;
         changed(server).await?;
         Ok(Output {

@@ -37,13 +37,13 @@ impl Operation for DeleteAccessKey {
     type Output = ();
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:DeleteAccessKey", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
         let input = call.input();
-        let user = require::meant(input.user_name.as_deref(), call.caller());
+        let user = require::meant(input.user_name.as_deref(), call.caller())?;
         server.store.delete_access_key(user, &input.access_key_id).await.map_err(refused)?;
         changed(server).await
     }

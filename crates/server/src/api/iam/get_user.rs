@@ -42,12 +42,12 @@ impl Operation for GetUser {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:GetUser", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
-        let name = require::meant(call.input().user_name.as_deref(), call.caller());
+        let name = require::meant(call.input().user_name.as_deref(), call.caller())?;
         let user = server.store.user(name).await.map_err(refused)?;
         let tags = server.store.tags(Tagged::User(name)).await.map_err(refused)?;
         Ok(Output { user: shape::User::new(server, user, tags) })

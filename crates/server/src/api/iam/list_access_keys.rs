@@ -68,13 +68,13 @@ impl Operation for ListAccessKeys {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:ListAccessKeys", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
-        let user = require::meant(input.user_name.as_deref(), call.caller());
+        let user = require::meant(input.user_name.as_deref(), call.caller())?;
         let paging = begin(call, server, &[user], input.marker.as_ref(), input.max_items)?;
         let keys = server.store.list_access_keys(user).await.map_err(refused)?;
         let page = paging.cut(keys, |key| key.id.to_string());

@@ -68,13 +68,13 @@ impl Operation for ListMFADevices {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:ListMFADevices", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
-        let name = require::meant(input.user_name.as_deref(), call.caller());
+        let name = require::meant(input.user_name.as_deref(), call.caller())?;
         let paging = begin(call, server, &[name], input.marker.as_ref(), input.max_items)?;
         let user = server.store.user(name).await.map_err(refused)?;
         let all = server.store.mfa_devices().await.map_err(refused)?;

@@ -9,6 +9,14 @@ use crate::api::text::checked_text;
 checked_text! {
     /// The name of a new user.
     UserName: |text| name(text, 64), "a user name must have 1 to 64 letters, digits or _+=,.@-";
+    /// The URL of an OpenID Connect provider.
+    ProviderUrl: provider_url, "a provider's URL is https://host or https://host/path, without query, fragment or port 443";
+    /// An audience of tokens.
+    ClientId: |text| (1..=255).contains(&text.chars().count()) && !text.chars().any(char::is_control),
+        "a client id must have 1 to 255 characters";
+    /// SHA-1 of a certificate in hexadecimal.
+    Thumbprint: |text| text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()),
+        "a thumbprint has 40 hexadecimal digits";
     /// A code of an MFA device.
     TokenCode: |text| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit()), "a token code has six digits";
     /// The name of a new role.
@@ -27,6 +35,13 @@ checked_text! {
     Marker: |text| (1..=320).contains(&text.len()), "a marker must be one that an earlier answer gave";
     /// What a policy is for.
     Description: |text| text.chars().count() <= 1000, "a description has at most 1000 characters";
+}
+
+impl ProviderUrl {
+    /// Returns the URL without its scheme.
+    pub fn host(&self) -> &str {
+        self.strip_prefix("https://").unwrap_or_default()
+    }
 }
 
 impl VersionId {
@@ -89,6 +104,12 @@ fn path(text: &str) -> bool {
 
 fn path_prefix(text: &str) -> bool {
     text.len() <= 512 && text.starts_with('/') && text.bytes().all(|b| (0x21..=0x7e).contains(&b))
+}
+
+fn provider_url(text: &str) -> bool {
+    text.len() <= 255
+        && text.strip_prefix("https://").is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/[]".contains(&b))
 }
 
 fn document(text: &str) -> bool {

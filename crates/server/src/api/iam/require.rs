@@ -8,7 +8,7 @@ use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::Requirement;
 use crate::api::tag;
-use crate::identity::Caller;
+use crate::identity::{Caller, PrincipalKind};
 use crate::store::{StoreError, Tagged};
 
 /// Requires an action on a user; its tags and its permissions boundary are condition keys.
@@ -59,9 +59,15 @@ pub(super) async fn on_policy(server: &Server, action: &'static str, arn: &Arn) 
     }
 }
 
-/// Returns the user that a call without `UserName` means: the caller.
-pub(super) fn meant<'a>(name: Option<&'a str>, caller: &'a Caller) -> &'a str {
-    name.unwrap_or(&caller.principal().name)
+/// Returns the user that a call without `UserName` means: the caller, if that is a user.
+pub(super) fn meant<'a>(name: Option<&'a str>, caller: &'a Caller) -> Result<&'a str, ApiError> {
+    let principal = caller.principal();
+    match name {
+        Some(name) => Ok(name),
+        None if principal.kind == PrincipalKind::User => Ok(&principal.name),
+        // A role session's name is not that of a user, however it reads.
+        None => Err(ApiError::Validation("Must specify userName when calling with non-User credentials".to_owned())),
+    }
 }
 
 fn present<T>(found: Result<T, StoreError>) -> Result<Option<T>, ApiError> {

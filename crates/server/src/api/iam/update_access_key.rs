@@ -48,13 +48,13 @@ impl Operation for UpdateAccessKey {
     type Output = ();
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let name = require::meant(input.user_name.as_deref(), caller);
+        let name = require::meant(input.user_name.as_deref(), caller)?;
         Ok(vec![require::on_user(server, "iam:UpdateAccessKey", name).await?])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
         let input = call.input();
-        let user = require::meant(input.user_name.as_deref(), call.caller());
+        let user = require::meant(input.user_name.as_deref(), call.caller())?;
         let active = input.status == Status::Active;
         server.store.set_access_key_active(user, &input.access_key_id, active).await.map_err(refused)?;
         changed(server).await

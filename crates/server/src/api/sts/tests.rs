@@ -66,7 +66,7 @@ fn member<'t>(text: &'t str, name: &str) -> &'t str {
     text.split(&format!("<{name}>")).nth(1).and_then(|rest| rest.split("</").next()).unwrap_or_default()
 }
 
-fn credentials(answer: &str) -> Credentials {
+pub(super) fn credentials(answer: &str) -> Credentials {
     Credentials {
         access_key_id: member(answer, "AccessKeyId").to_owned(),
         secret: SecretKey::new(member(answer, "SecretAccessKey").to_owned()),
@@ -101,6 +101,11 @@ async fn a_role_is_assumed_by_whom_its_trust_policy_lets_in_and_its_session_may_
     }
     let denied = scene.0.call(Some(&session), Iam, "ListUsers", &json!({})).await;
     assert!(denied.text.contains("assumed-role/ops/work is not authorized to perform: iam:ListUsers"));
+
+    // A session that is called like a user is not that user.
+    let named = scene.assume(&alice, "ops", json!({ "RoleSessionName": "alice" })).await.unwrap();
+    let own = scene.0.call(Some(&named), Iam, "GetUser", &json!({})).await;
+    assert_eq!(own.code(), "ValidationError", "{}", own.text);
 
     let assumed = scene
         .0

@@ -1,11 +1,13 @@
 //! Clients that share no code with us: one written from the protocol's description alone, which has the weaknesses of
 //! AWS's plugin, and the npm package `ssm-session`.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -130,7 +132,7 @@ fn a_client_written_from_the_description_alone_has_a_shell() {
 fn it_loses_no_line_over_ten_sockets_and_a_handler_that_stands_late() {
     let server = server();
     let _agent = server.agent("web-1");
-    let script = "i=0; while [ $i -lt 400 ]; do echo line-$i; i=$((i+1)); sleep 0.01; done; echo end >&2";
+    let script = "i=0; while [ $i -lt 400 ]; do echo line-$i; i=$((i+1)); sleep 0.01; done";
     let request = json!({
         "Target": "web-1",
         "DocumentName": "AWS-StartNonInteractiveCommand",
@@ -139,8 +141,88 @@ fn it_loses_no_line_over_ten_sockets_and_a_handler_that_stands_late() {
     let mut client = Client::from_description(&server, &request, &["--installs-after", "0.7", "--breaks", "9"]);
     assert_eq!(client.end(), Some(0), "{}", client.stderr.text());
     let lines: String = (0..400).map(|line| format!("line-{line}\n")).collect();
-    assert_eq!(client.stdout.text(), lines + "end\n");
+    assert_eq!(client.stdout.text(), lines);
     assert!(client.stderr.text().matches("socket lost").count() >= 9, "{}", client.stderr.text());
+}
+
+/// Answers each connection's bytes with themselves, turned round bit by bit, until its end.
+fn answering() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut buffer = [0; 16384];
+                while let Ok(count @ 1..) = socket.read(&mut buffer) {
+                    buffer.iter_mut().for_each(|byte| *byte = !*byte);
+                    if socket.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+fn port_request(port: u16) -> Value {
+    json!({
+        "Target": "web-1",
+        "DocumentName": "AWS-StartPortForwardingSession",
+        "Parameters": { "portNumber": [port.to_string()], "localPortNumber": ["0"] },
+    })
+}
+
+/// Waits for the client's listener.
+fn listening(client: &Client) -> u16 {
+    wait_for("the listener", || {
+        let text = client.stdout.text();
+        assert!(!client.stderr.text().contains("Error"), "{}", client.stderr.text());
+        text.lines().find_map(|line| line.strip_prefix("listening ")?.trim().parse().ok())
+    })
+}
+
+#[test]
+fn its_port_session_carries_three_connections_at_once() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let mut client = Client::from_description(&server, &port_request(answering()), &["--installs-after", "0.3"]);
+    let port = listening(&client);
+    let connections: Vec<_> = (0..3_u8)
+        .map(|number| {
+            thread::spawn(move || {
+                let sent: Vec<u8> = (0..200_000_u32).map(|at| (at >> (number * 4)) as u8).collect();
+                let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+                let mut writer = socket.try_clone().unwrap();
+                let written = sent.clone();
+                let writing = thread::spawn(move || writer.write_all(&written).unwrap());
+                let mut heard = vec![0; sent.len()];
+                socket.read_exact(&mut heard).unwrap();
+                writing.join().unwrap();
+                assert!(heard.iter().zip(&sent).all(|(heard, sent)| *heard == !*sent), "connection {number} differs");
+                socket.shutdown(Shutdown::Both).unwrap();
+            })
+        })
+        .collect();
+    for connection in connections {
+        connection.join().unwrap();
+    }
+    // The end of standard input is the plugin's Ctrl-C.
+    client.stdin = None;
+    wait_for("the session's end", || (newest(&server)["status"] == "Terminated").then_some(()));
+}
+
+#[test]
+fn its_port_session_says_that_nobody_listens() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let client = Client::from_description(&server, &port_request(nobody), &[]);
+    let mut socket = TcpStream::connect(("127.0.0.1", listening(&client))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+    assert_eq!(socket.read(&mut [0; 10]).unwrap(), 0);
+    wait_for("the message", || client.stderr.text().contains("destination port failed").then_some(()));
 }
 
 #[test]

@@ -11,8 +11,10 @@ use munjigi_core::wire::aws::payload::Flag;
 use munjigi_core::wire::aws::smux::{Mux, MuxLimits, Read, Side};
 use serde_json::{Value, json};
 
+use crate::faults::user;
 use crate::harness::aws_client::{AwsClient, boto3};
-use crate::harness::{TestServer, success, wait_for};
+use crate::harness::sshd::TestSshd;
+use crate::harness::{TestServer, python_tool, success, wait_for};
 
 /// Listens, and answers each connection's bytes with themselves until their end.
 fn echo() -> u16 {
@@ -209,4 +211,27 @@ fn an_old_client_has_one_connection_after_the_other() {
     client.wait_closed();
     let session = started["SessionId"].as_str().unwrap();
     assert_eq!(end_event(&server, session)["additionalEventData"]["connections"]["opened"], 3);
+}
+
+/// `ssh` as people use it: `aws` as its proxy, our binary as the plugin, a real sshd on the node.
+#[test]
+fn a_real_ssh_goes_through_either_protocol() {
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let plugins = server.directory().join("bin");
+    success(&mut server.munjigi(&["plugin", "install", "--dir", plugins.to_str().unwrap()]));
+    let mut sshd = TestSshd::prepare("");
+    sshd.start();
+    let document = "--document-name AWS-StartSSHSession --parameters portNumber=%p";
+    let aws = python_tool("aws");
+    let proxy = format!("ProxyCommand={} ssm start-session --target web-1 {document}", aws.display());
+    for mode in ["link", "aws"] {
+        let mut ssh = sshd.ssh("own", &user(), &["-o", &proxy]);
+        server.configure(&mut ssh);
+        ssh.env("PATH", format!("{}:{}", plugins.display(), std::env::var("PATH").unwrap()));
+        ssh.env("MUNJIGI_PLUGIN_MODE", mode).arg("echo through; head -c 1000000 /dev/zero");
+        let said = success(&mut ssh);
+        assert!(said.starts_with("through\n") && said.len() == 1_000_008, "{mode}: {} bytes", said.len());
+    }
+    assert_eq!(server.sessions().len(), 2);
 }

@@ -330,10 +330,9 @@ fn setup(sshd: &TestSshd, arguments: &[&str]) -> Command {
 
 #[test]
 fn sshd_is_asked_after_install_and_everything_is_as_before_after_remove() {
-    let stage = Stage::with(
-        "",
-        TestSshd::prepare("AuthorizedKeysCommand /bin/cat /dev/null\nAuthorizedKeysCommandUser nobody"),
-    );
+    // The other command runs as an account that this sshd can become.
+    let other = format!("AuthorizedKeysCommand /bin/cat /dev/null\nAuthorizedKeysCommandUser {}", helper_account());
+    let stage = Stage::with("", TestSshd::prepare(&other));
     let sshd = &stage.sshd;
     sshd.new_key("kim");
     let before = std::fs::read(sshd.path("sshd_config")).unwrap();

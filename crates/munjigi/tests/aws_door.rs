@@ -1,5 +1,6 @@
 //! The AWS door: sessions over the data channel, as AWS's plugin would have them, and everything that may go wrong.
 
+use munjigi_core::wire::aws::PayloadType;
 use munjigi_core::wire::aws::payload::Flag;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -106,6 +107,27 @@ fn a_command_without_a_terminal_has_a_handshake_and_signals_but_no_input() {
     assert!(client.output.ends_with(b"interrupted\n"));
     wait_status(&server, &session, "Terminated");
     assert_eq!(row(&server, &session)["exit"], 7);
+}
+
+#[test]
+fn separated_streams_are_told_apart_with_prefixes_and_the_exit_code() {
+    let server = server("");
+    let _agent = server.agent("web-1");
+    let parameters = json!({
+        "command": ["echo good; sleep 0.2; echo bad >&2; exit 9"],
+        "separateOutputStream": ["true"],
+        "stdErrSeparatorPrefix": ["E:"],
+    });
+    let document = "AWS-StartNonInteractiveCommand";
+    let start = json!({ "Target": "web-1", "DocumentName": document, "Parameters": parameters });
+    let (mut client, _) = AwsClient::start(&server, &start);
+    assert_eq!(client.wait_closed(), "");
+    let text = String::from_utf8(client.output.clone()).unwrap();
+    assert!(text.contains("good\n") && text.contains("E:bad\n") && text.ends_with("EXIT_CODE: 9"), "{text}");
+    let kinds: Vec<_> = client.apart.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+    let expected =
+        [(PayloadType::StdErr, "E:"), (PayloadType::StdErr, "bad\n"), (PayloadType::ExitCode, "EXIT_CODE: 9")];
+    assert_eq!(kinds, expected);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! that is the same whatever the door. A client that lost its socket comes back to the same channel; another client
 //! of the owner takes the session over with a channel of its own. This file decides which; it moves no bytes.
 
+mod characters;
 mod data_channel;
 mod handshake;
 mod port;

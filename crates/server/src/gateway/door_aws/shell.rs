@@ -20,6 +20,7 @@ use munjigi_link::framed::FramedError;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
+use super::characters::incomplete_character;
 use super::data_channel::{DataChannel, Gone, MAX_PAYLOAD, Outgoing, Presence};
 use super::pump::{Beginning, LINGER};
 use super::{FIRST_SIZE, handshake, session_type};
@@ -462,22 +463,6 @@ impl Shell<'_> {
     }
 }
 
-/// Returns how many bytes at the end are the beginning of a character of UTF-8.
-fn incomplete_character(bytes: &[u8]) -> usize {
-    let tail = bytes.get(bytes.len().saturating_sub(3)..).unwrap_or_default();
-    for (back, byte) in tail.iter().rev().zip(1..).map(|(byte, back)| (back, *byte)) {
-        let length = match byte {
-            0x80..=0xbf => continue,
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => return 0,
-        };
-        return if back < length { back } else { 0 };
-    }
-    0
-}
-
 async fn flush(
     writer: Option<&mut munjigi_link::framed::FrameWriter<crate::gateway::peer::BoxWrite>>,
 ) -> Result<(), FramedError> {
@@ -512,17 +497,6 @@ async fn ended(live: Option<Option<Handle>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_beginning_of_a_character_waits() {
-        let text = "가é😀a".as_bytes();
-        for (end, waits) in [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1), (5, 0), (6, 1), (7, 2), (8, 3), (9, 0), (10, 0)] {
-            assert_eq!(incomplete_character(&text[..end]), waits, "{end}");
-        }
-        for never in [&b"\x80\x80\x80"[..], b"\xff", b"a\xc0", b"\xb0\xa1", b"\xf5\x80"] {
-            assert_eq!(incomplete_character(never), 0, "{never:?}");
-        }
-    }
 
     #[test]
     fn old_clients_are_told_of_separate_streams() {

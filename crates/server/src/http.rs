@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::Server;
 use crate::api::error::ApiError;
-use crate::api::replay::Answer;
+use crate::api::replay::{Answer, Connection};
 use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
@@ -258,7 +258,8 @@ async fn route(
     // Behind a proxy several clients may share a connection.
     let shared =
         server.config.trusted_proxies.iter().any(|network| network.contains(&connected.peer.ip().to_canonical()));
-    let connection = connected.binding.as_ref().ok().copied().filter(|_| !shared);
+    let alone = connected.binding.as_ref().ok().copied().filter(|_| !shared);
+    let connection = alone.map(|session| Connection { session, address: connected.peer.ip() });
     from_answer(serve::serve(server.clone(), received, connection, || connected.authenticated()).await)
 }
 

@@ -1,15 +1,18 @@
 //! Repeated calls that change something: the same signature, or the same invocation by the same key, gets the first
 //! answer again and never a second effect (T-49).
 //!
-//! A signature says when to the second, so a program that says the same twice within one signs both alike. On one TLS
-//! session, where nobody else can speak, with another invocation id, it is taken at its word: the second is a call of
-//! its own. Elsewhere it is a repetition.
+//! A signature says when to the second, so two calls that say the same within one second have one signature: a script
+//! that makes two activations, or two sessions on one node at once. The invocation id, which SDKs make anew for each call,
+//! tells them apart; but nobody signs it. So a second call under another id is believed only where no stranger can have
+//! read the first: on the same TLS session, or from the same address, directly, within a moment
+//! (docs/decisions/0011). Everything else is a repetition.
 //!
 //! Bounded in number and bytes. Answers are dropped oldest first when the bytes run out; what remains of them is that
 //! they were given, so a repetition then gets an error. When the number runs out new changes wait: forgetting early
 //! would reopen the window.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +25,9 @@ use uuid::Uuid;
 
 /// How long a call is remembered: a signature dated five minutes ahead is good for ten, and a minute is added (T-49).
 const WINDOW: Duration = Duration::from_secs(660);
+/// How far apart two calls of one second may arrive and still both be new: signing, connecting and waiting on a machine
+/// that is busy take their time.
+const MOMENT: Duration = Duration::from_secs(5);
 /// Most keys remembered; two a call, so some 200 changes a second all the time.
 const MAX_KEYS: usize = 262_144;
 /// Most bytes of answers kept.
@@ -37,8 +43,17 @@ pub(crate) struct Names {
     pub(crate) signature: ReplayKey,
     /// Its invocation, which an SDK keeps when it repeats a call.
     pub(crate) invocation: Option<ReplayKey>,
-    /// The TLS session it came over; `None` where others may speak on it too.
-    pub(crate) connection: Option<[u8; 32]>,
+    /// How it came; `None` where others may speak on the same connection, behind a proxy.
+    pub(crate) connection: Option<Connection>,
+}
+
+/// A connection on which nobody but its client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connection {
+    /// The TLS session, by its exported binding.
+    pub(crate) session: [u8; 32],
+    /// The client's address.
+    pub(crate) address: IpAddr,
 }
 
 /// Hashes the parts that name a call; each part's length goes in, so that no two lists of parts are alike.
@@ -105,7 +120,17 @@ struct Inner {
 #[derive(Clone)]
 struct Call {
     progress: watch::Receiver<Progress>,
-    connection: Option<[u8; 32]>,
+    connection: Option<Connection>,
+    begun: Timestamp,
+}
+
+impl Call {
+    /// Tells whether an equal call under another invocation id is one of its own: nobody else can have sent it.
+    fn is_apart_from(&self, connection: Option<Connection>, now: Timestamp) -> bool {
+        self.connection.zip(connection).is_some_and(|(first, second)| {
+            first.session == second.session || (first.address == second.address && now <= self.begun.plus(MOMENT))
+        })
+    }
 }
 
 impl Replays {
@@ -117,9 +142,8 @@ impl Replays {
             return Begin::Again(Earlier(call.progress.clone()));
         }
         let signed = inner.calls.get(&names.signature);
-        let said_again = names.invocation.is_some()
-            && names.connection.is_some()
-            && signed.is_some_and(|call| call.connection == names.connection);
+        let said_again =
+            names.invocation.is_some() && signed.is_some_and(|call| call.is_apart_from(names.connection, now));
         if let Some(call) = signed.filter(|_| !said_again) {
             return Begin::Again(Earlier(call.progress.clone()));
         }
@@ -129,7 +153,7 @@ impl Replays {
         }
         let (progress_tx, progress) = watch::channel(Progress::Running);
         for key in &keys {
-            inner.calls.insert(*key, Call { progress: progress.clone(), connection: names.connection });
+            inner.calls.insert(*key, Call { progress: progress.clone(), connection: names.connection, begun: now });
             inner.expiry.push_back((now.plus(WINDOW), *key));
         }
         // A signature that had an effect before this call stays known, whatever becomes of this one.
@@ -266,32 +290,47 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_twice_on_one_connection_is_two_calls_and_elsewhere_a_repetition() {
+    async fn what_one_client_says_twice_is_two_calls_and_from_anybody_else_a_repetition() {
         let replays = Replays::default();
         let now = Timestamp::from_secs(1000);
-        let names = |invocation: Option<&[u8]>, connection: Option<u8>| Names {
+        let names = |invocation: Option<&[u8]>, connection: Option<(u8, u8)>| Names {
             invocation: invocation.map(|invocation| key(&[invocation])),
-            connection: connection.map(|number| [number; 32]),
+            connection: connection
+                .map(|(session, host)| Connection { session: [session; 32], address: IpAddr::from([10, 0, 0, host]) }),
             ..by(b"s")
         };
-        first(replays.begin(&names(Some(b"1"), Some(7)), now)).answered(&answer(b"made"));
-        let said = async |names: &Names| again(replays.begin(names, now)).answer().await;
-        for repeated in [
-            names(Some(b"1"), Some(7)),
-            names(None, Some(7)),
-            names(Some(b"2"), Some(8)),
-            names(Some(b"2"), None),
-            names(None, None),
+        first(replays.begin(&names(Some(b"1"), Some((7, 1))), now)).answered(&answer(b"made"));
+        let said = async |names: &Names, at: Timestamp| again(replays.begin(names, at)).answer().await;
+        let late = now.plus(MOMENT).plus(Duration::from_secs(1));
+        for (repeated, at) in [
+            (names(Some(b"1"), Some((7, 1))), now),
+            (names(None, Some((7, 1))), now),
+            (names(None, Some((8, 1))), now),
+            (names(Some(b"2"), Some((8, 2))), now),
+            (names(Some(b"2"), Some((8, 1))), late),
+            (names(Some(b"2"), None), now),
+            (names(None, None), now),
         ] {
-            assert_eq!(said(&repeated).await, Some(answer(b"made")), "{repeated:?}");
+            assert_eq!(said(&repeated, at).await, Some(answer(b"made")), "{repeated:?}");
         }
-        first(replays.begin(&names(Some(b"2"), Some(7)), now)).answered(&answer(b"exists"));
-        assert_eq!(said(&names(Some(b"1"), Some(7))).await, Some(answer(b"made")), "each keeps its own answer");
-        assert_eq!(said(&names(Some(b"2"), Some(7))).await, Some(answer(b"exists")));
+        first(replays.begin(&names(Some(b"2"), Some((7, 1))), late)).answered(&answer(b"exists"));
+        assert_eq!(said(&names(Some(b"1"), Some((7, 1))), late).await, Some(answer(b"made")), "each keeps its answer");
+        assert_eq!(said(&names(Some(b"2"), Some((7, 1))), late).await, Some(answer(b"exists")));
         // What came to nothing is forgotten, and the signature that had an effect is not.
-        drop(first(replays.begin(&names(Some(b"3"), Some(7)), now)));
-        assert_eq!(said(&names(None, Some(8))).await, None);
-        let _tried_again = first(replays.begin(&names(Some(b"3"), Some(7)), now));
+        drop(first(replays.begin(&names(Some(b"3"), Some((7, 1))), late)));
+        assert_eq!(said(&names(None, Some((8, 1))), late).await, None);
+        let _tried_again = first(replays.begin(&names(Some(b"3"), Some((7, 1))), late));
+    }
+
+    #[test]
+    fn two_programs_of_one_machine_may_say_the_same_at_once() {
+        let replays = Replays::default();
+        let now = Timestamp::from_secs(1000);
+        for number in 0..8u8 {
+            let connection = Connection { session: [number; 32], address: IpAddr::from([10, 0, 0, 1]) };
+            let names = Names { invocation: Some(key(&[&[number]])), connection: Some(connection), ..by(b"s") };
+            first(replays.begin(&names, now)).answered(&answer(&[number]));
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use munjigi_core::sigv4;
 use super::dispatch::{self, Routed, Unrouted};
 use super::error::ApiError;
 use super::operation::{Access, Effect, Service};
-use super::replay::{self, Answer, Begin, Names};
+use super::replay::{self, Answer, Begin, Connection, Names};
 use crate::Server;
 use crate::door::{Event, Outcome, RequestMeta, Who, failures};
 use crate::identity::{Authenticated, Caller, Unauthenticated, authenticate_node};
@@ -34,12 +34,12 @@ impl Received {
     }
 }
 
-/// Serves a request. `connection` names the TLS session on which nobody but its client speaks; `authenticated` is called
-/// once the caller has proved itself.
+/// Serves a request. `connection` is how it came if nobody but its client speaks on it; `authenticated` is called once
+/// the caller has proved itself.
 pub(crate) async fn serve(
     server: Arc<Server>,
     mut received: Received,
-    connection: Option<[u8; 32]>,
+    connection: Option<Connection>,
     authenticated: impl FnOnce() + Send,
 ) -> Answer {
     let request_id = received.meta.request_id;

@@ -4,6 +4,7 @@ behaves like the unmodified plugin (1024 bytes and a sleep of a millisecond a me
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Ways:
         if not self.plugin.is_symlink():
             self.plugin.symlink_to(munjigi.binary)
         self.python = self._python()
+        self.sessions = 0
 
     def _python(self):
         """Finds a Python with boto3: the one that the tests use, or this one."""
@@ -47,7 +49,10 @@ class Ways:
 
     def prepared(self, way, document, parameters):
         """Returns a command line and its environment for a session; a plugin's session is prepared by this call."""
-        request = {"Target": "near", "DocumentName": document, "Parameters": parameters}
+        # The server answers the very same request within a second with the same session: each says another reason.
+        self.sessions += 1
+        request = {"Target": "near", "DocumentName": document, "Parameters": parameters,
+                   "Reason": f"bench {id(self)} {self.sessions}"}
         if way == CONFORMING:
             argv = [self.python, str(PROGRAMS / "aws_client.py"), "--ca", str(self.munjigi.data / "ca.pem"),
                     "--request", json.dumps(request)]
@@ -149,7 +154,8 @@ class Ends:
                 left -= connection.send(self.piece[:min(left, len(self.piece))])
 
     def _take(self, connection):
-        with connection, contextlib.suppress(OSError):
+        # Somebody who only looks whether the port is there sends nothing.
+        with connection, contextlib.suppress(OSError, RuntimeError):
             receive(connection, self.wanted)
             connection.sendall(b"!")
 
@@ -210,7 +216,7 @@ def forwarded(bench, ways, name, target):
         argv, environment = ways.prepared(name, FORWARD, {"portNumber": [str(target)], "localPortNumber": ["0"]})
         process = processes.start(argv, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         sign = "listening " if name == CONFORMING else "Port "
-        port = int(processes.line_of(process, sign).split()[1])
+        port = int(said(process, sign).split()[1])
         # What it says later must not fill the pipe.
         threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True).start()
     try:
@@ -221,6 +227,20 @@ def forwarded(bench, ways, name, target):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
         processes.stop(process)
+
+
+def said(process, beginning, limit=60):
+    """Waits for a line on standard output that begins so, among others that come with it, and returns it."""
+    deadline, seen = time.monotonic() + limit, b""
+    while select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+        more = os.read(process.stdout.fileno(), 4096)
+        if not more:
+            raise RuntimeError(f"a forward ended before it said `{beginning}`: {seen[-300:]!r}")
+        seen += more
+        for line in seen.split(b"\n")[:-1]:
+            if line.startswith(beginning.encode()):
+                return line.decode()
+    raise RuntimeError(f"a forward did not say `{beginning}` within {limit} s: {seen[-300:]!r}")
 
 
 def listens(port):

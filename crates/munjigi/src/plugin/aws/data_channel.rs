@@ -32,6 +32,8 @@ const SILENT_LOSS: Duration = Duration::from_secs(1);
 const SEARCH_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// So many connections in a row on which nothing at all was heard mean that the service does not want us.
 const MAX_FRUITLESS: u32 = 5;
+/// Less room than this counts as none, bytes: whoever needs some for a header of his own would wait for ever.
+const LEAST_ROOM: usize = 1024;
 /// How long the last messages may take when this side leaves.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -119,11 +121,12 @@ impl DataChannel {
         }
     }
 
-    /// Returns how many bytes may be queued; [`Happened::Room`] tells when there is room again.
+    /// Returns how many bytes may be queued: none, or [`LEAST_ROOM`] and more. [`Happened::Room`] tells when there is
+    /// room again.
     pub(crate) fn room(&mut self) -> usize {
         let room = self.channel.room();
-        self.was_full = room == 0;
-        room
+        self.was_full = room < LEAST_ROOM;
+        if self.was_full { 0 } else { room }
     }
 
     /// Puts a payload next. Small ones (flags, sizes) may be queued at any time.
@@ -201,7 +204,7 @@ impl DataChannel {
         if wanted && let Some((kind, payload)) = self.channel.next_delivery() {
             return Some(Happened::Delivered(kind, payload));
         }
-        if self.was_full && self.channel.room() > 0 {
+        if self.was_full && self.channel.room() >= LEAST_ROOM {
             self.was_full = false;
             return Some(Happened::Room);
         }

@@ -106,11 +106,12 @@ async fn serve(
     let mut waiting = BytesMut::new();
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let ended = loop {
-        let (wanted, room) = (waiting.len() < MAX_WAITING, channel.room() >= READ_BYTES);
+        let (wanted, room) = (waiting.len() < MAX_WAITING, channel.room().min(READ_BYTES));
         buffer.reserve(READ_BYTES);
+        let mut limited = (&mut reader).take(room as u64);
         tokio::select! {
             came = signals.next() => if let Came::Signal(signal) = came { return Ok(Some(Ended::Interrupted(signal))) },
-            read = reader.read_buf(&mut buffer), if room => match read {
+            read = limited.read_buf(&mut buffer), if room > 0 => match read {
                 Ok(0) | Err(_) => return Ok(None),
                 Ok(_) => send(channel, buffer.split().freeze()),
             },

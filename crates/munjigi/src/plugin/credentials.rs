@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    const PROCESS: &str = r#"sh -c 'printf "{\"Version\":1,\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"s\",\"SessionToken\":\"t\"}" made-by-$0' "a b""#;
+    const PROCESS: &str = r#"sh -c 'printf "{\"Version\":1,\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"s\",\"SessionToken\":\"t\"}" "made-by-$0"' "a b""#;
 
     fn home() -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();

@@ -29,6 +29,9 @@ pub(crate) struct Config {
     pub(crate) link_user: Option<String>,
     /// The only OS users that sessions may run as, whatever the server says; absent: no veto.
     pub(crate) allowed_users: Option<Vec<String>>,
+    /// Whether `ssm-user`, the OS user of sessions for which nobody names another, is made (by `useradd`, without rights)
+    /// when it is missing and the agent is root; default true.
+    pub(crate) create_default_user: bool,
     /// Environment of every session, by the same allow-list as the client's (`LANG`, `LC_*`, `TZ`).
     pub(crate) environment: std::collections::BTreeMap<String, String>,
     /// Whether sessions on a terminal stand in the system's utmp, wtmp and lastlog, where it has them; default true.
@@ -51,6 +54,7 @@ impl Default for Config {
         Self {
             link_user: None,
             allowed_users: None,
+            create_default_user: true,
             environment: Default::default(),
             login_records: true,
             keys_socket: None,

@@ -200,15 +200,20 @@ fn another_client_of_the_owner_takes_the_session_over() {
 }
 
 #[test]
-fn a_terminated_an_idle_and_a_revoked_session_say_why() {
-    let server = server("idle_timeout_seconds = 4\nresume_window_seconds = 3\n");
+fn a_terminated_session_says_who_ended_it() {
+    let server = server("");
     let _agent = server.agent("web-1");
     let (mut client, session) = AwsClient::start(&server, &shell());
     client.wait("a prompt", |client| !client.output.is_empty());
     boto3(&server, "ssm", "terminate_session", &json!({ "SessionId": session }));
     assert!(client.wait_closed().contains("terminated by arn:aws:iam"), "{:?}", client.closed);
     assert_eq!(resume(&server, &session)["Error"], "DoesNotExistException");
+}
 
+#[test]
+fn an_idle_session_says_so_at_once_or_to_the_client_that_comes_back() {
+    let server = server("idle_timeout_seconds = 4\nresume_window_seconds = 3\n");
+    let _agent = server.agent("web-1");
     let (mut client, session) = AwsClient::start(&server, &shell());
     assert!(client.wait_closed().contains("idle"), "{:?}", client.closed);
     wait_status(&server, &session, "Terminated");

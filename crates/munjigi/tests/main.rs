@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod aws_calls;
 mod aws_door;
 mod aws_plugin;
 mod aws_ports;

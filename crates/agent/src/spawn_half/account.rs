@@ -42,6 +42,9 @@ pub(crate) enum AccountError {
     /// No such user.
     #[error("this node has no OS user `{0}`; create it, or ask for another one")]
     Unknown(String),
+    /// It is the default one, which the agent makes, and could not be made.
+    #[error("the agent could not make OS user `{0}` ({1}); make it yourself, or name another user")]
+    NotMade(String, String),
     /// The name service failed.
     #[error("the node could not look up OS user `{0}`: {1}; try again, then check its name service")]
     LookupFailed(String, nix::Error),
@@ -81,7 +84,7 @@ impl AccountError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::BadName(_) => "OsUserInvalid",
-            Self::Unknown(_) => "OsUserUnknown",
+            Self::Unknown(_) | Self::NotMade(..) => "OsUserUnknown",
             Self::LookupFailed(..) => "OsUserLookupFailed",
             Self::OnlyOwnUser { .. } => "AgentNotPrivileged",
             Self::NotAllowedHere(_) => "OsUserNotAllowedOnNode",

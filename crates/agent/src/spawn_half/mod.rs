@@ -10,6 +10,7 @@
 
 mod account;
 mod child;
+mod default_user;
 mod key_socket;
 mod keys;
 mod link_process;
@@ -516,7 +517,10 @@ impl SpawnHalf {
             }
             return Ok(Session::port(grant.session, destination, ring));
         }
-        let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
+        let allowed = self.config.allowed_users.as_deref();
+        default_user::make_if_missing(&grant.os_user, allowed, self.config.create_default_user)
+            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
+        let account = account::look_up(&grant.os_user, grant.privileged, allowed)
             .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
         let (processes, cgroup) = Processes::prepare(&grant.session, self.cgroups.as_ref());
         let wish = Wish {

@@ -257,9 +257,9 @@ fn default_user(server: &Server, principal: &Principal, node: &Node, plan: &Plan
     }
     let only = || server.gateway.nodes.get(&node.id).and_then(|link| link.only_user);
     let configured = || server.config.session.default_os_user.clone();
-    // As in AWS Session Manager, where nobody says otherwise. It is a privileged user, and judged as one.
-    let agents_own = || (node.agent == AgentKind::Aws).then(|| AGENTS_OWN_USER.to_owned());
-    tagged.or_else(only).or_else(configured).or_else(agents_own)
+    // As in AWS Session Manager, where nobody says otherwise. AWS's agent makes it with every right, and there it is
+    // judged as a privileged user; ours makes it without any (T-54).
+    tagged.or_else(only).or_else(configured).or_else(|| Some(AGENTS_OWN_USER.to_owned()))
 }
 
 /// Returns the OS user that the session runs as; nobody for a port session, in which nothing runs.
@@ -275,11 +275,7 @@ fn os_user(call: &Authorized<StartSession>, server: &Server, node: &Node, plan: 
                 "the preferences demand that sessions run as a named OS user (runAsEnabled), and none is named: tag your \
                  user with {RUN_AS_TAG}, or set runAsDefaultUser in the document"
             ),
-            None => format!(
-                "no OS user is given for sessions on {}: name one with --user, tag your user with {RUN_AS_TAG}, or set \
-                 session.default_os_user in the server's configuration",
-                node.name
-            ),
+            None => format!("your tag {RUN_AS_TAG} holds no OS user's name: correct it, or name one with --user"),
         })
     })
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::StartMeta;
 use super::connection::Connection;
 use super::frame::MAX_RECORD_PAYLOAD;
+use super::statement::{Statement, StatementEnd};
 use crate::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 
 /// Longest text of a marker, in bytes; longer ones are cut when written.
@@ -56,6 +57,10 @@ pub enum EventKind {
     },
     /// Something happened to a connection of a port session.
     Connection(Box<Connection>),
+    /// A statement went to a database whose protocol the gateway reads.
+    Statement(Box<Statement>),
+    /// Such a statement ended.
+    StatementEnd(Box<StatementEnd>),
     /// The session ended; always the last event, written by sealing.
     End {
         /// Why it ended.
@@ -98,6 +103,8 @@ const RESIZE: u8 = 6;
 const MARKER: u8 = 7;
 const END: u8 = 8;
 const CONNECTION: u8 = 9;
+const STATEMENT: u8 = 10;
+const STATEMENT_END: u8 = 11;
 
 impl Event {
     /// Appends the event's coding. The caller has cut output and input to what fits into a record.
@@ -126,6 +133,8 @@ impl Event {
             }
             EventKind::Marker { text } => put_bytes(out, clip(text).as_bytes()),
             EventKind::Connection(connection) => connection.encode(out),
+            EventKind::Statement(statement) => statement.encode(out),
+            EventKind::StatementEnd(end) => end.encode(out),
             EventKind::End { reason, exit } => {
                 put_bytes(out, reason.as_str().as_bytes());
                 match exit {
@@ -153,6 +162,8 @@ impl Event {
             EventKind::Resize(_) => RESIZE,
             EventKind::Marker { .. } => MARKER,
             EventKind::Connection(_) => CONNECTION,
+            EventKind::Statement(_) => STATEMENT,
+            EventKind::StatementEnd(_) => STATEMENT_END,
             EventKind::End { .. } => END,
         }
     }
@@ -179,6 +190,8 @@ impl Event {
             }),
             MARKER => EventKind::Marker { text: cursor.text(MAX_MARKER_BYTES)? },
             CONNECTION => EventKind::Connection(Box::new(Connection::decode(cursor)?)),
+            STATEMENT => EventKind::Statement(Box::new(Statement::decode(cursor)?)),
+            STATEMENT_END => EventKind::StatementEnd(Box::new(StatementEnd::decode(cursor)?)),
             END => EventKind::End {
                 reason: EndReason::parse(&cursor.text(MAX_MARKER_BYTES)?)?,
                 exit: match cursor.byte()? {

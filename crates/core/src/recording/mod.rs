@@ -10,6 +10,7 @@ mod frame;
 mod header;
 mod reader;
 mod start;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,6 +23,9 @@ pub use frame::{MAX_RECORD_BYTES, MAX_RECORD_PAYLOAD, RecordKind};
 pub use header::{DataKey, Header, HeaderError, MAX_HEADER_BYTES, VERSION};
 pub use reader::{Disorder, Position, Reader, Record, Seal, Tally, Tamper, Tampered};
 pub use start::StartMeta;
+pub use statement::{
+    MAX_STATEMENT_PARAMETERS, MAX_STATEMENT_TEXT, Statement, StatementEnd, StatementKind, StatementOutcome,
+};
 pub use text::output_bytes;
 pub use verify::{Place, Verdict, Verifier, verify};
 pub use writer::{FileRandom, Sealed, WriteError, Writer};

@@ -218,6 +218,7 @@ impl Writer {
                 })
             }
             EventKind::Start(_) => self.put_whole(event, MAX_START_BYTES, out),
+            EventKind::Statement(statement) => self.put_whole(event, statement.recorded_bytes(), out),
             _ => self.put_whole(event, MAX_MARKER_BYTES, out),
         }
     }

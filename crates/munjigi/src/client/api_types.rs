@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta};
+use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta, Statement, StatementEnd};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,7 @@ pub(crate) struct RecordingPart {
 pub(crate) struct RecordedEvent {
     /// Microseconds since the session's start.
     pub(crate) at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd` or `End`.
     pub(crate) kind: String,
     /// `Start`: who did what where.
     pub(crate) meta: Option<StartMeta>,
@@ -249,6 +249,10 @@ pub(crate) struct RecordedEvent {
     pub(crate) text: Option<String>,
     /// `Connection`: what happened to it.
     pub(crate) connection: Option<Connection>,
+    /// `Statement`: what was asked of a database.
+    pub(crate) statement: Option<Statement>,
+    /// `StatementEnd`: how it ended.
+    pub(crate) statement_end: Option<StatementEnd>,
     /// `End`: why.
     pub(crate) reason: Option<String>,
     /// `End`: exit code.
@@ -280,6 +284,8 @@ impl RecordedEvent {
             ),
             "Marker" => EventKind::Marker { text: self.text? },
             "Connection" => EventKind::Connection(Box::new(self.connection?)),
+            "Statement" => EventKind::Statement(Box::new(self.statement?)),
+            "StatementEnd" => EventKind::StatementEnd(Box::new(self.statement_end?)),
             "End" => EventKind::End {
                 reason: EndReason::parse(self.reason.as_deref().unwrap_or_default())?,
                 exit: match (self.exit_code, self.exit_signal) {

@@ -1,5 +1,6 @@
 //! `munjigi play`: replays a recording on the terminal, or exports it.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -130,10 +131,15 @@ async fn export_cast(api: &mut Api, mut recording: RecordingReader) -> anyhow::R
     out.write_all(&lines).and_then(|()| out.flush()).context(CANNOT_WRITE)
 }
 
-/// Turns what happened to a connection into a line: a port session prints nothing else.
+/// Turns what happened to a connection or statement into lines: a port session prints nothing else.
 fn told(event: Event, line_end: &str) -> Event {
-    let EventKind::Connection(connection) = &event.kind else { return event };
-    let bytes = Bytes::from(format!("{connection}{line_end}"));
+    let line: &dyn Display = match &event.kind {
+        EventKind::Connection(connection) => connection,
+        EventKind::Statement(statement) => statement,
+        EventKind::StatementEnd(end) => end,
+        _ => return event,
+    };
+    let bytes = Bytes::from(format!("{line}{line_end}").replace("\r\n", "\n").replace('\n', line_end));
     Event { at: event.at, kind: EventKind::Output { stream: OutputStream::Stdout, offset: 0, bytes } }
 }
 

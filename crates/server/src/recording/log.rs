@@ -548,6 +548,8 @@ fn weight(event: &Event) -> usize {
         EventKind::Output { bytes, .. } | EventKind::Input { data: InputData::Bytes(bytes), .. } => bytes.len(),
         EventKind::Marker { text } => text.len(),
         EventKind::Connection(connection) => connection.weight(),
+        EventKind::Statement(statement) => size_of_val(&**statement) + statement.weight(),
+        EventKind::StatementEnd(end) => size_of_val(&**end) + end.weight(),
         EventKind::Start(_) | EventKind::Input { .. } | EventKind::Resize(_) | EventKind::End { .. } => 0,
     };
     EVENT_BYTES + data

@@ -66,6 +66,7 @@ fn batches() -> Vec<Vec<Event>> {
         vec![Event { at: 40, kind: EventKind::Resize(resized) }],
         vec![Event { at: 50, kind: EventKind::Marker { text: "client detached".to_owned() } }],
         connections(),
+        statements(),
         vec![output(60, OutputStream::Stdout, 25, b"bye\n")],
     ]
 }
@@ -85,6 +86,54 @@ fn connections() -> Vec<Event> {
     [Connection::Opened { number: 1, destination, address }, closed, refused]
         .map(|connection| Event { at: 55, kind: EventKind::Connection(Box::new(connection)) })
         .into()
+}
+
+fn statements() -> Vec<Event> {
+    let plain = Statement::new(1, 1, StatementKind::Query, "select '문'");
+    let parameters = Some(vec![Some("a".to_owned()), None, Some(String::new())]);
+    let full = Statement {
+        kind: StatementKind::Execute,
+        cut: true,
+        masked: true,
+        prepared: 1,
+        bytes: 1 << 30,
+        parameters,
+        ..plain.clone()
+    };
+    let done = StatementEnd {
+        connection: 1,
+        number: 1,
+        outcome: StatementOutcome::Done,
+        rows: Some(5),
+        tag: "SELECT 5".to_owned(),
+        code: String::new(),
+        micros: 1234,
+    };
+    let failed =
+        StatementEnd { outcome: StatementOutcome::Failed, rows: None, code: "57014".to_owned(), ..done.clone() };
+    let statement = |statement| EventKind::Statement(Box::new(statement));
+    let end = |end| EventKind::StatementEnd(Box::new(end));
+    [statement(plain), end(done), statement(full), end(failed)].map(|kind| Event { at: 57, kind }).into()
+}
+
+#[test]
+fn the_longest_statement_fits_into_a_record_and_what_is_over_is_left_out() {
+    let text = "가".repeat(MAX_STATEMENT_TEXT);
+    let long = Statement {
+        parameters: Some(vec![Some("x".repeat(9)); 100_000]),
+        ..Statement::new(1, u64::MAX, StatementKind::Query, &text)
+    };
+    assert!(long.cut && long.bytes == text.len() as u64 && long.text.len() <= MAX_STATEMENT_TEXT);
+    let mut file = Vec::new();
+    let mut writer = writer(&mut file);
+    writer.append(&[start(), Event { at: 1, kind: EventKind::Statement(Box::new(long.clone())) }], &mut file).unwrap();
+    writer.append(&[Event { at: 1, kind: EventKind::Statement(Box::new(long.clone())) }], &mut file).unwrap();
+    let (events, outcome, _) = read(&file, 1000);
+    outcome.unwrap();
+    let EventKind::Statement(read) = &events[2].kind else { panic!("{events:?}") };
+    assert_eq!(read.text, long.text);
+    assert_eq!(read.parameters.as_ref().map(Vec::len), Some(MAX_STATEMENT_PARAMETERS / 9));
+    assert!(events[1].kind == events[2].kind);
 }
 
 /// A small sealed recording, its last position and where each record ends.
@@ -149,7 +198,7 @@ fn what_was_written_is_read_in_any_pieces() {
     }
     let verdict = check(&file);
     assert!(verdict.is_whole(), "{verdict:?}");
-    assert_eq!((verdict.records, verdict.bytes, verdict.hash), (8, file.len() as u64, sealed.hash));
+    assert_eq!((verdict.records, verdict.bytes, verdict.hash), (9, file.len() as u64, sealed.hash));
     let tally = verdict.tally.unwrap();
     assert_eq!((tally.stdout_bytes, tally.stderr_bytes, tally.input_bytes), (26, 3, 15));
     assert_eq!(tally.output_end(), 29);

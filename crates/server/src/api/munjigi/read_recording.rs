@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
-use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta};
+use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta, Statement, StatementEnd};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ pub struct ReadRecordingOutput {
 pub struct RecordedEvent {
     /// Microseconds since the session's start.
     at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd` or `End`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<StartMeta>,
@@ -91,6 +91,10 @@ pub struct RecordedEvent {
     text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<Connection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement: Option<Statement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement_end: Option<StatementEnd>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<EndReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,12 @@ impl From<Event> for RecordedEvent {
             EventKind::Marker { text } => Self { kind: "Marker", text: Some(text), ..shown },
             EventKind::Connection(connection) => {
                 Self { kind: "Connection", text: Some(connection.to_string()), connection: Some(*connection), ..shown }
+            }
+            EventKind::Statement(statement) => {
+                Self { kind: "Statement", text: Some(statement.to_string()), statement: Some(*statement), ..shown }
+            }
+            EventKind::StatementEnd(end) => {
+                Self { kind: "StatementEnd", text: Some(end.to_string()), statement_end: Some(*end), ..shown }
             }
             EventKind::End { reason, exit } => {
                 let (exit_code, exit_signal) = match exit {

@@ -44,7 +44,7 @@ release: deps
 # Ratios against OpenSSH, measured in one run on this machine; see bench/README.md.
 bench: release
 	@scripts/deps bench
-	$(CARGO) build --locked --release -p munjigi-link --example probe
+	$(CARGO) build --locked --release -p munjigi-link --example probe --example load
 	$(CARGO) build --locked --release -p munjigi-core --example policy_speed
 	bench/run $(BENCH_FLAGS)
 

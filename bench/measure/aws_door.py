@@ -40,8 +40,9 @@ class Ways:
         """Finds a Python with boto3: the one that the tests use, or this one."""
         target = os.environ.get("CARGO_TARGET_DIR", str(PROGRAMS.parents[3] / "target"))
         for python in (os.environ.get("MUNJIGI_TEST_VENV", f"{target}/venv") + "/bin/python", sys.executable):
-            if not subprocess.run([python, "-c", "import boto3"], capture_output=True).returncode:
-                return python
+            with contextlib.suppress(FileNotFoundError):
+                if not subprocess.run([python, "-c", "import boto3"], capture_output=True).returncode:
+                    return python
         return None
 
     def names(self):

@@ -3,6 +3,11 @@
 import statistics
 
 
+def middle(values):
+    values = list(values)
+    return (statistics.median(values), min(values), max(values)) if values else None
+
+
 class Figures:
     """One quantity, measured for several systems in the same rounds."""
 
@@ -20,9 +25,12 @@ class Figures:
         return min(values), statistics.median(values), max(values)
 
     def ratio(self, system, other):
-        """Returns median, least and greatest of the ratios inside each round."""
-        values = [one[system] / one[other] for one in self.rounds if system in one and other in one]
-        return statistics.median(values), min(values), max(values)
+        """Returns median, least and greatest of the ratios inside each round; none if no round has both."""
+        return middle(one[system] / one[other] for one in self.rounds if system in one and other in one)
+
+    def middle(self, system):
+        """Returns a system's median, least and greatest as a goal wants them; none if it was never measured."""
+        return middle(self.of(system))
 
     def systems(self):
         seen = {}
@@ -35,7 +43,8 @@ class Figures:
 
 
 class Goal:
-    """A value held against what must be reached and what is aimed at; limits are `("<=", 0.6)` or `(">=", 3)`."""
+    """A value held against what must be reached and what is aimed at; limits are `("<=", 0.6)` or `(">=", 3)`.
+    A value of none was not measured; the note says why."""
 
     def __init__(self, number, what, value, unit="", must=None, aim=None, note=""):
         self.number, self.what, self.unit, self.must, self.aim, self.note = number, what, unit, must, aim, note
@@ -43,7 +52,7 @@ class Goal:
 
     @staticmethod
     def verdict(value, limit):
-        if limit is None:
+        if limit is None or value is None:
             return "-"
         sign, bound = limit
         met = value <= bound if sign == "<=" else value >= bound
@@ -55,6 +64,8 @@ class Goal:
         return f"missed by {by:.0%}"
 
     def row(self):
+        if self.value is None:
+            return [self.number, self.what, "not measured", "-", "-"]
         shown = number(self.value) + (f" ({number(self.least)}-{number(self.greatest)})" if self.least is not None else "")
         limits = [
             f"{limit[0]} {number(limit[1])}: {self.verdict(self.value, limit)}" if limit else "-"

@@ -66,10 +66,11 @@ class Terminal:
             self.process.wait()
 
 
-def echo(argv, environment, samples, prepare=None):
+def echo(argv, environment, samples, prepare=None, limit=120):
     """Types one byte at a time into a raw far terminal that runs `echo_line`; returns each way there and back in µs.
-    `prepare` is called with the near terminal before a client that does not see to it has it."""
-    times = []
+    `prepare` is called with the near terminal before a client that does not see to it has it. An error after `limit`
+    seconds."""
+    times, deadline = [], time.monotonic() + limit
     with Terminal(argv, environment, prepare) as terminal:
         terminal.read_until(b"READY")
         time.sleep(0.3)
@@ -82,6 +83,8 @@ def echo(argv, environment, samples, prepare=None):
             times.append((time.perf_counter_ns() - begun) / 1e3)
             if got != b"x":
                 raise RuntimeError(f"typed x, got {got!r}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{samples} keys took more than {limit} s")
         # The last byte of the far program's count: it ends.
         os.write(terminal.end, b"q")
         terminal.read()

@@ -30,10 +30,11 @@ def wait_for(condition, what, limit=20):
 
 
 class OpenSsh:
-    """sshd with its own keys and settings on a free port of loopback, and the ways of reaching it."""
+    """sshd with its own keys and settings on a free port, and the ways of reaching it."""
 
-    def __init__(self, directory):
-        self.directory = directory
+    def __init__(self, directory, address="127.0.0.1", bastion=None, inside=None):
+        """`inside` says how to get to where the `host`, the `bastion` and the `client` are, if that is not here."""
+        self.directory, self.inside = directory, inside or {}
         directory.mkdir()
         self.port = free_port()
         for name in ("host", "user"):
@@ -42,9 +43,9 @@ class OpenSsh:
         # SHLVL keeps bash from reading the user's .bashrc for a remote command: no other system here would read it.
         (directory / "sshd_config").write_text(f"""
             Port {self.port}
-            ListenAddress 127.0.0.1
+            ListenAddress {"0.0.0.0" if inside else address}
             HostKey {directory}/host
-            PidFile {directory}/sshd.pid
+            PidFile none
             AuthorizedKeysFile {directory}/authorized
             StrictModes no
             UsePAM no
@@ -57,8 +58,11 @@ class OpenSsh:
             SetEnv SHLVL=2
         """)
         (directory / "config").write_text(f"""
+            Host target
+            HostName {address}
+            Host bastion
+            HostName {bastion or address}
             Host *
-            HostName 127.0.0.1
             User {getpass.getuser()}
             IdentityFile {directory}/user
             IdentitiesOnly yes
@@ -70,10 +74,15 @@ class OpenSsh:
         """)
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        self.daemon = processes.start(
-            ["/usr/sbin/sshd", "-D", "-e", "-f", directory / "sshd_config"], directory / "sshd.log", stdin=subprocess.DEVNULL
-        )
-        wait_for(self._listens, "sshd to listen")
+        # One daemon is its own bastion, unless that is somewhere else.
+        self.daemons = [
+            processes.start(
+                [*self.inside.get(place, ()), "/usr/sbin/sshd", "-D", "-e", "-f", directory / "sshd_config"],
+                directory / f"sshd-{place}.log", stdin=subprocess.DEVNULL,
+            ) for place in (("host", "bastion") if inside else ("host",))
+        ]
+        self.daemon = self.daemons[0]
+        wait_for(lambda: all("listening on" in log.read_text() for log in directory.glob("sshd-*.log")), "sshd to listen")
         self.master = processes.start(
             self.client() + ["-M", "-N", "-S", str(directory / "mux"), "target"],
             directory / "mux.log", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -83,15 +92,12 @@ class OpenSsh:
     def stop(self):
         """Ends the master first and lets sshd see its own children end, so that nothing is left to init."""
         processes.stop(self.master)
-        wait_for(lambda: not processes.children(self.daemon.pid), "sshd's last connections to end")
-        processes.stop(self.daemon)
-
-    def _listens(self):
-        with socket.socket() as one:
-            return one.connect_ex(("127.0.0.1", self.port)) == 0
+        for daemon in self.daemons:
+            wait_for(lambda daemon=daemon: not processes.children(daemon.pid), "sshd's last connections to end")
+            processes.stop(daemon)
 
     def client(self, port=None):
-        return ["ssh", "-F", str(self.directory / "config"), "-p", str(port or self.port)]
+        return [*self.inside.get("client", ()), "ssh", "-F", str(self.directory / "config"), "-p", str(port or self.port)]
 
     def way(self, name, port=None):
         """Returns the command line up to the remote command, for `ssh`, `ssh-x25519`, `ssh-mux` or `ssh-J`."""
@@ -99,7 +105,7 @@ class OpenSsh:
             "ssh": [],
             "ssh-x25519": ["-o", "KexAlgorithms=curve25519-sha256"],
             "ssh-mux": ["-S", str(self.directory / "mux")],
-            "ssh-J": ["-J", f"target:{self.port}"],
+            "ssh-J": ["-J", f"bastion:{self.port}"],
         }[name]
         return self.client(port) + extra
 
@@ -110,12 +116,15 @@ class OpenSsh:
 class Munjigi:
     """A server in a data directory of its own; agents join it as the contract says."""
 
-    def __init__(self, binary, probe, directory, strict=False):
+    def __init__(self, binary, probe, directory, strict=False, address="127.0.0.1", inside=None):
+        """`inside` says how to get to where the `server`, the `agent` and the `client` are, if that is not here."""
         self.binary, self.probe, self.directory = str(binary), str(probe), directory
+        self.address, self.inside = address, inside or {}
         directory.mkdir()
         self.data = directory / "data"
         # The limits of one address and one key are raised: everything here comes from one address with one key.
         settings = f"""
+            names = ["{address}"]
             [session]
             strict_recording = {str(strict).lower()}
             default_os_user = "{getpass.getuser()}"
@@ -143,7 +152,8 @@ class Munjigi:
 
     def start_server(self):
         self.server = processes.start(
-            [self.binary, "server", "--data-dir", str(self.data), "--listen", "127.0.0.1:0", "--config", str(self.settings)],
+            [*self.inside.get("server", ()), self.binary, "server", "--data-dir", str(self.data),
+             "--listen", f"{self.address}:0", "--config", str(self.settings)],
             self.directory / "server.log", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.surroundings,
         )
         processes.line_of(self.server, "ready ")
@@ -154,8 +164,8 @@ class Munjigi:
 
     def call(self, operation, value):
         done = subprocess.run(
-            [self.probe, "call", self.data, f"operation={operation}"], input=json.dumps(value), env=self.surroundings,
-            capture_output=True, text=True,
+            [*self.inside.get("server", ()), self.probe, "call", self.data, f"operation={operation}"],
+            input=json.dumps(value), env=self.surroundings, capture_output=True, text=True,
         )
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
@@ -173,21 +183,23 @@ class Munjigi:
         ident, code = self.activation()
         data = self.directory / f"agent-{name}"
         done = subprocess.run(
-            [self.binary, "agent", "join", "--server", server or self.endpoint, "--ca", self.data / "ca.pem",
-             "--data-dir", data, "--name", name],
+            [*self.inside.get("agent", ()), self.binary, "agent", "join", "--server", server or self.endpoint,
+             "--ca", self.data / "ca.pem", "--data-dir", data, "--name", name],
             env=self.surroundings | {"MUNJIGI_ACTIVATION_ID": ident, "MUNJIGI_ACTIVATION_CODE": code},
             capture_output=True, text=True,
         )
         if done.returncode:
             raise RuntimeError(f"an agent could not join: {done.stderr.strip()}")
         self.agents[name] = processes.start(
-            [self.binary, "agent", "run", "--data-dir", str(data)], self.directory / f"agent-{name}.log",
+            [*self.inside.get("agent", ()), self.binary, "agent", "run", "--data-dir", str(data)],
+            self.directory / f"agent-{name}.log",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.surroundings,
         )
         return processes.line_of(self.agents[name], "online ").split()[1]
 
     def command(self, node, line, terminal=False):
-        return [self.binary, "run", "-t" if terminal else "-T", node, "--", SHELL, "-c", line]
+        argv = [*self.inside.get("client", ()), self.binary, "run"]
+        return argv + ["-t" if terminal else "-T", node, "--", SHELL, "-c", line]
 
     def start_probe(self, mode, *settings, place=None):
         return processes.start(

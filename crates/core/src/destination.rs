@@ -14,7 +14,7 @@ use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
 pub const MAX_HOST_BYTES: usize = 253;
 
 /// A host and a TCP port. Without a host it is the node itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Destination {
     host: String,

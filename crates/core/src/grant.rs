@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
-use crate::destination::Destination;
+use crate::endpoint::{Endpoint, MAX_ENDPOINTS, get_endpoints, put_endpoints};
 use crate::id::{NodeId, SessionId};
 use crate::ssh::PublicKey;
 use crate::time::Timestamp;
@@ -53,8 +53,11 @@ pub enum Action {
     },
     /// Exactly this program with exactly these arguments; no shell in between (T-78).
     Command(Vec<String>),
-    /// TCP connections to exactly this destination. It names no OS user and has no terminal.
-    Port(Destination),
+    /// A session of connections to exactly these endpoints, at most [`MAX_ENDPOINTS`]. It has no terminal, and names an
+    /// OS user if one of them needs it. Without endpoints every connection needs a grant of its own.
+    Connect(Vec<Endpoint>),
+    /// Connections of a session that runs already go to these endpoints too.
+    Extend(Vec<Endpoint>),
     /// Nothing starts: sshd may let the OS user in with this key for a while.
     AuthorizedKey(AuthorizedKey),
 }
@@ -87,7 +90,7 @@ pub struct Grant {
     pub subject: String,
     /// What the subject proved itself with: SHA-256 of its access key id and the request's id (T-23).
     pub client: [u8; 32],
-    /// The exact OS user; empty where none is needed ([`Action::Port`]).
+    /// The exact OS user; empty where none is needed ([`Action::Connect`]).
     pub os_user: String,
     /// The exact action.
     pub action: Action,
@@ -145,9 +148,9 @@ pub enum GrantError {
     /// The document's variables are not such variables, or too many.
     #[error("the grant's variables are not those of a session document, or too many")]
     BadVariables,
-    /// A port session has neither an OS user nor a terminal.
-    #[error("the grant gives a port session an OS user or a terminal")]
-    BadPort,
+    /// Connections have no terminal, and their endpoints are few.
+    #[error("the grant gives connections a terminal, or names no or too many endpoints")]
+    BadConnect,
     /// The key or its life is not one that is taken.
     #[error("the grant's key is none that sshd may be given, or it lives too long")]
     BadKey,
@@ -213,7 +216,8 @@ impl Grant {
         match &self.action {
             Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
-            Action::Port(to) => to.put(body.u8(3)),
+            Action::Connect(endpoints) => put_endpoints(endpoints, body.u8(3)),
+            Action::Extend(endpoints) => put_endpoints(endpoints, body.u8(4)),
             Action::AuthorizedKey(pushed) => body
                 .u8(8)
                 .text(pushed.key.kind().as_str())
@@ -252,7 +256,8 @@ impl Grant {
             action: match fields.u8()? {
                 1 => Action::Shell { profile: fields.text(MAX_PROFILE_BYTES)?.to_owned() },
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
-                3 => Action::Port(Destination::get(&mut fields)?),
+                3 => Action::Connect(get_endpoints(&mut fields)?),
+                4 => Action::Extend(get_endpoints(&mut fields)?),
                 8 => Action::AuthorizedKey(AuthorizedKey {
                     key: PublicKey::from_parts(fields.text(64)?, fields.bytes(MAX_KEY_BYTES)?)
                         .map_err(|_| GrantError::BadKey)?,
@@ -319,17 +324,23 @@ impl GrantJudge {
         if aws_lc_rs::constant_time::verify_slices_are_equal(&grant.epoch, &self.epoch).is_err() {
             return Err(GrantError::OtherEpoch);
         }
-        match &grant.action {
-            Action::Port(_) if !grant.os_user.is_empty() || grant.pty => return Err(GrantError::BadPort),
-            Action::Port(_) => {}
-            _ if !valid_os_user(&grant.os_user) => return Err(GrantError::BadUser),
-            _ => {}
+        let needs_user = match &grant.action {
+            Action::Connect(endpoints) => endpoints.iter().any(Endpoint::needs_user) || !grant.os_user.is_empty(),
+            Action::Extend(endpoints) if endpoints.is_empty() => return Err(GrantError::BadConnect),
+            Action::Extend(endpoints) => endpoints.iter().any(Endpoint::needs_user) || !grant.os_user.is_empty(),
+            _ => true,
+        };
+        if needs_user && !valid_os_user(&grant.os_user) {
+            return Err(GrantError::BadUser);
         }
         let command: &[String] = match &grant.action {
             Action::Command(command) if !valid_command(command) => return Err(GrantError::BadCommand),
             Action::Shell { profile } if !valid_profile(profile) => return Err(GrantError::BadProfile),
             Action::Command(command) => command,
-            Action::Shell { .. } | Action::Port(_) | Action::AuthorizedKey(_) => &[],
+            Action::Connect(endpoints) | Action::Extend(endpoints) if grant.pty || endpoints.len() > MAX_ENDPOINTS => {
+                return Err(GrantError::BadConnect);
+            }
+            Action::Shell { .. } | Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => &[],
         };
         if !valid_variables(&grant.variables, command) {
             return Err(GrantError::BadVariables);
@@ -432,19 +443,34 @@ mod tests {
     }
 
     #[test]
-    fn a_port_grant_names_a_destination_and_nobody() {
-        let port = |os_user: &str, pty: bool| Grant {
-            action: Action::Port(Destination::new("db.internal", 5432).unwrap()),
-            os_user: os_user.into(),
-            pty,
-            ..grant()
-        };
-        assert_eq!(judge().admit(&signed(&port("", false)), NOW), Ok(port("", false)));
-        assert_eq!(judge().admit(&signed(&port("alice", false)), NOW), Err(GrantError::BadPort));
-        assert_eq!(judge().admit(&signed(&port("", true)), NOW), Err(GrantError::BadPort));
-        // A shell or command always names its user.
-        let nobody = Grant { os_user: String::new(), ..grant() };
-        assert_eq!(judge().admit(&signed(&nobody), NOW), Err(GrantError::BadUser));
+    fn a_grant_for_connections_names_a_user_only_where_one_is_needed() {
+        let endpoints = |texts: &[&str]| texts.iter().map(|text| text.parse::<Endpoint>().unwrap()).collect::<Vec<_>>();
+        let of = |action: Action, os_user: &str, pty: bool| Grant { action, os_user: os_user.into(), pty, ..grant() };
+        let (tcp, unix) = (endpoints(&["db.internal:5432", ":22"]), endpoints(&[":22", "unix:/run/x.sock"]));
+        for (granted, expected) in [
+            (of(Action::Connect(tcp.clone()), "", false), None),
+            (of(Action::Connect(Vec::new()), "", false), None),
+            (of(Action::Connect(unix.clone()), "alice", false), None),
+            (of(Action::Extend(tcp.clone()), "", false), None),
+            (of(Action::Extend(unix.clone()), "alice", false), None),
+            (of(Action::Extend(unix.clone()), "", false), Some(GrantError::BadUser)),
+            (of(Action::Connect(unix), "", false), Some(GrantError::BadUser)),
+            (of(Action::Connect(tcp.clone()), "Root", false), Some(GrantError::BadUser)),
+            (of(Action::Connect(tcp.clone()), "", true), Some(GrantError::BadConnect)),
+            (of(Action::Extend(Vec::new()), "", false), Some(GrantError::BadConnect)),
+            (
+                of(Action::Extend(vec![tcp[0].clone(); MAX_ENDPOINTS + 1]), "", false),
+                Some(GrantError::Malformed(FieldError::Unknown)),
+            ),
+            // A shell or command always names its user.
+            (of(grant().action, "", true), Some(GrantError::BadUser)),
+        ] {
+            let verdict = judge().admit(&signed(&granted), NOW);
+            match expected {
+                None => assert_eq!(verdict, Ok(granted)),
+                Some(error) => assert_eq!(verdict, Err(error), "{granted:?}"),
+            }
+        }
     }
 
     #[test]

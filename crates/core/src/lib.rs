@@ -8,6 +8,7 @@ pub mod arn;
 pub mod audit;
 pub mod destination;
 pub mod document;
+pub mod endpoint;
 pub mod grant;
 pub mod id;
 pub mod jwt;

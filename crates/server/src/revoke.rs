@@ -76,7 +76,7 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
             return None;
         }
     };
-    let destination = facts.destination.as_ref();
+    let destination = facts.destination();
     let mut needs = match facts.needs.tunnel {
         Some((address, duration)) => {
             let port = destination.map_or(0, Destination::port);

@@ -128,7 +128,9 @@ pub async fn ended(
         map.insert("recording".into(), json!(recording));
         map.insert("recordingHash".into(), json!(hash));
         if facts.kind == SessionKind::Port {
-            map.insert("destination".into(), json!(facts.destination.as_ref().map(ToString::to_string)));
+            map.insert("destination".into(), json!(facts.destination().map(ToString::to_string)));
+            map.insert("endpoints".into(), json!(facts.endpoints));
+            map.insert("forward".into(), json!(facts.forward));
             map.insert("connections".into(), json!(outcome.connections));
         }
     }
@@ -268,7 +270,8 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         os_user: row.os_user.clone(),
         kind: row.kind,
         command: row.command.clone().unwrap_or_default(),
-        destination: judged.as_ref().and_then(|judged| judged.destination.clone()),
+        endpoints: judged.as_ref().map(|judged| judged.endpoints.clone()).unwrap_or_default(),
+        forward: judged.as_ref().and_then(|judged| judged.forward.clone()),
         port_properties: judged.as_ref().map(|judged| judged.port_properties.clone()).unwrap_or_default(),
         separated: judged.as_ref().and_then(|judged| judged.separated.clone()),
         pty: judged.as_ref().is_some_and(|judged| judged.pty),

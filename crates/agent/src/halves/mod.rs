@@ -7,7 +7,7 @@ mod channel;
 #[cfg(test)]
 mod tests;
 
-use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::{Endpoint, get_endpoints, put_endpoints};
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{ExitStatus, Signal, TerminalSize};
 use munjigi_core::wire::bytes::{FieldError, FieldReader, FieldWriter};
@@ -67,6 +67,17 @@ pub(crate) enum ToSpawn {
         /// Names the wish in the answer.
         request: u64,
         /// The signed grant, as it came.
+        grant: Vec<u8>,
+    },
+    /// A connection of this session is to go to this endpoint.
+    Reach {
+        /// Names the wish in the answer.
+        request: u64,
+        /// The session.
+        session: SessionId,
+        /// Where to.
+        endpoint: Endpoint,
+        /// The signed grant that adds the endpoint to the session, as it came; empty if there is none.
         grant: Vec<u8>,
     },
     /// Send a signal to the session's foreground process group.
@@ -147,8 +158,8 @@ pub(crate) struct Session {
     pub(crate) exit: Option<ExitStatus>,
     /// Why, when it did not end by itself; else empty.
     pub(crate) detail: String,
-    /// Where the connections of a port session go, as its grant says.
-    pub(crate) destination: Option<Destination>,
+    /// What the connections of a port session may go to, as its first grant says; `None` for other kinds.
+    pub(crate) endpoints: Option<Vec<Endpoint>>,
 }
 
 /// Where sshd's logins are read from.
@@ -190,6 +201,11 @@ pub(crate) enum ToLink {
         /// What it is.
         kind: LogKind,
     },
+    /// The session may reach the endpoint.
+    Reached {
+        /// The wish.
+        request: u64,
+    },
     /// sshd may accept the key.
     KeyTaken {
         /// The wish.
@@ -227,6 +243,9 @@ impl ToSpawn {
             Self::Trust { bundle } => out.u8(8).bytes(bundle),
             Self::InputEnd { session } => out.u8(9).text(session.as_str()),
             Self::Key { request, grant } => out.u8(20).u64(*request).bytes(grant),
+            Self::Reach { request, session, endpoint, grant } => {
+                endpoint.put(out.u8(22).u64(*request).text(session.as_str())).bytes(grant)
+            }
         };
         out.finish()
     }
@@ -257,6 +276,12 @@ impl ToSpawn {
             8 => Self::Trust { bundle: fields.bytes(16 * 1024)?.to_vec() },
             9 => Self::InputEnd { session: get_session(&mut fields)? },
             20 => Self::Key { request: fields.u64()?, grant: fields.bytes(MAX_GRANT)?.to_vec() },
+            22 => Self::Reach {
+                request: fields.u64()?,
+                session: get_session(&mut fields)?,
+                endpoint: Endpoint::get(&mut fields)?,
+                grant: fields.bytes(MAX_GRANT)?.to_vec(),
+            },
             _ => return Err(FieldError::Unknown),
         };
         fields.end()?;
@@ -292,8 +317,8 @@ impl ToLink {
                     Some(status) => put_status(out.u8(1), status),
                     None => out.u8(0),
                 };
-                match &session.destination {
-                    Some(to) => to.put(out.u8(1)),
+                match &session.endpoints {
+                    Some(endpoints) => put_endpoints(endpoints, out.u8(1)),
                     None => out.u8(0),
                 }
             }
@@ -301,6 +326,7 @@ impl ToLink {
                 out.u8(4).u64(*request).text(code).text(&shortened(message)).text(reason)
             }
             Self::KeyTaken { request } => out.u8(20).u64(*request),
+            Self::Reached { request } => out.u8(22).u64(*request),
             Self::LoginLog { kind } => out.u8(21).u8(u8::from(*kind == LogKind::File)),
             Self::Exited { session, status, detail } => {
                 put_status(out.u8(5).text(session.as_str()), status).text(&shortened(detail))
@@ -333,9 +359,10 @@ impl ToLink {
                 input: get_flag(&mut fields)?,
                 detail: fields.text(MAX_TEXT)?.to_owned(),
                 exit: if get_flag(&mut fields)? { Some(get_status(&mut fields)?) } else { None },
-                destination: if get_flag(&mut fields)? { Some(Destination::get(&mut fields)?) } else { None },
+                endpoints: if get_flag(&mut fields)? { Some(get_endpoints(&mut fields)?) } else { None },
             }),
             20 => Self::KeyTaken { request: fields.u64()? },
+            22 => Self::Reached { request: fields.u64()? },
             21 => Self::LoginLog { kind: if get_flag(&mut fields)? { LogKind::File } else { LogKind::Journal } },
             4 => Self::Refused {
                 request: fields.u64()?,

@@ -1,7 +1,5 @@
 use std::os::fd::AsFd;
 
-use munjigi_core::destination::Destination;
-
 use super::*;
 
 fn session() -> SessionId {
@@ -20,6 +18,7 @@ fn to_spawn() -> Vec<ToSpawn> {
         ToSpawn::Sign { request: 1, binding: [2; 32], hello: "abc".into() },
         ToSpawn::Start(start.clone()),
         ToSpawn::Start(Start { terminal: None, environment: vec![], ..start }),
+        ToSpawn::Reach { request: 2, session: session(), endpoint: ":22".parse().unwrap(), grant: vec![4; 200] },
         ToSpawn::Signal { session: session(), signal: Signal::Interrupt },
         ToSpawn::End { session: session() },
         ToSpawn::Forget { session: session() },
@@ -40,9 +39,9 @@ fn to_link() -> Vec<ToLink> {
         input: true,
         exit: None,
         detail: String::new(),
-        destination: None,
+        endpoints: None,
     };
-    let destination = Destination::new("db.internal", 5432).ok();
+    let endpoints = ["db.internal:5432", "unix:/run/한글"].map(|text| text.parse().unwrap()).to_vec();
     let killed = ExitStatus::Signal { name: "KILL".into(), core_dumped: false };
     vec![
         ToLink::Configure(Configure {
@@ -57,9 +56,10 @@ fn to_link() -> Vec<ToLink> {
         }),
         ToLink::Signature { request: 1, signature: [6; 64] },
         ToLink::Session(described.clone()),
-        ToLink::Session(Session { destination, ..described.clone() }),
+        ToLink::Session(Session { endpoints: Some(endpoints), ..described.clone() }),
         ToLink::Session(Session { request: None, exit: Some(ExitStatus::Code(-1)), ..described }),
         ToLink::Refused { request: 3, code: "AccessDenied".into(), message: "no".into(), reason: "r".into() },
+        ToLink::Reached { request: 5 },
         ToLink::Exited { session: session(), status: killed, detail: "why".into() },
     ]
 }

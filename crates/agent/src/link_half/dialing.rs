@@ -140,7 +140,7 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     match open.wish {
         Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
         Some(open::Wish::Key(wish)) => take_key(attached, wish, &opened).await,
-        Some(open::Wish::Connect(wish)) => connect_port(attached, &wish, &opened, &ports).await,
+        Some(open::Wish::Connect(wish)) => connect_port(attached, wish, &opened, &ports).await,
         _ => {
             let message = "an agent starts sessions and connects for them, nothing else";
             refuse(attached, refusal("UnsupportedOperation", message)).await;
@@ -148,11 +148,11 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     }
 }
 
-/// Makes a connection of a port session that this node has: its grant says where to.
-async fn connect_port(attached: Attached, wish: &Connect, opened: &Opened, ports: &Ports) {
-    let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| Some((opened.sessions.get(&id)?, id)));
-    match handle.as_ref().and_then(|(handle, id)| Some((handle.port()?, id))) {
-        Some((port, id)) => ports.serve(attached, id, port).await,
+/// Makes a connection of a port session that this node has: its grants say where to.
+async fn connect_port(attached: Attached, wish: Connect, opened: &Opened, ports: &Ports) {
+    let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| opened.sessions.get(&id));
+    match handle.as_ref().and_then(|handle| handle.port()) {
+        Some(port) => ports.serve(attached, port, wish, &opened.spawn).await,
         None => refuse(attached, refusal("SessionEnded", "this node has no such port session")).await,
     }
 }
@@ -160,7 +160,7 @@ async fn connect_port(attached: Attached, wish: &Connect, opened: &Opened, ports
 /// Hands a key to the privileged half and answers once that has it.
 async fn take_key(mut attached: Attached, wish: KeyOnNode, opened: &Opened) {
     let why = match opened.spawn.key(wish.grant.to_vec()).await {
-        Ok(Ok(())) => {
+        Ok(Ok(_)) => {
             let answer = async {
                 // It fits a frame by far.
                 drop(attached.writer.feed(&Frame::Accepted(Box::default())));

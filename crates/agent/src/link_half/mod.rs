@@ -8,6 +8,7 @@ mod dialing;
 mod logins;
 mod port;
 mod program;
+mod reach;
 mod session;
 mod spawn_client;
 
@@ -142,7 +143,7 @@ fn take(
         ToLink::Signature { request, signature } => spawn.signed(request, signature),
         ToLink::Refused { request, code, message, reason } => {
             let refused = StartRefused { code, message, reason };
-            if let Some(refused) = spawn.key_answered(request, Err(refused)) {
+            if let Some(refused) = spawn.answered(request, Err(refused)) {
                 spawn.started(request, Err(refused));
             }
         }
@@ -151,7 +152,9 @@ fn take(
                 logins.read(kind, descriptor);
             }
         }
-        ToLink::KeyTaken { request } => drop(spawn.key_answered(request, Ok(()))),
+        ToLink::KeyTaken { request } | ToLink::Reached { request } => {
+            drop(spawn.answered(request, Ok(descriptors)));
+        }
         ToLink::Session(description) => match begin(&description, descriptors, spawn) {
             Ok((session, handle)) => {
                 let id = description.session.clone();
@@ -205,6 +208,6 @@ fn begin(
     };
     let ended =
         description.exit.clone().map(|status| Ended { status: Some(status), detail: description.detail.clone() });
-    let (id, destination) = (description.session.clone(), description.destination.clone());
-    Ok(Session::new(id, ring, program, ended, Arc::clone(spawn), destination))
+    let (id, endpoints) = (description.session.clone(), description.endpoints.clone());
+    Ok(Session::new(id, ring, program, ended, Arc::clone(spawn), endpoints))
 }

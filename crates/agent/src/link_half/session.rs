@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::ExitStatus;
 use munjigi_core::wire::message::{End, Exit, Open, Rejoin, Rejoined, open};
@@ -160,10 +160,10 @@ impl Session {
         program: Program,
         ended: Option<Ended>,
         spawn: Arc<SpawnClient>,
-        destination: Option<Destination>,
+        endpoints: Option<Vec<Endpoint>>,
     ) -> (Self, Handle) {
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
-        let port = destination.map(|destination| Arc::new(Port::new(destination)));
+        let port = endpoints.map(|endpoints| Arc::new(Port::new(id.clone(), endpoints)));
         let handle = Handle { events: sender, port: port.clone() };
         let session = Self {
             id,

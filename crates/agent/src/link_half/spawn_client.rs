@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use munjigi_core::endpoint::Endpoint;
+use munjigi_core::id::SessionId;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -32,8 +34,12 @@ struct Waiting {
     last: u64,
     signatures: HashMap<u64, oneshot::Sender<[u8; 64]>>,
     starts: HashMap<u64, oneshot::Sender<StartAnswer>>,
-    keys: HashMap<u64, oneshot::Sender<Result<(), StartRefused>>>,
+    /// Keys to be taken and endpoints to be reached.
+    others: HashMap<u64, oneshot::Sender<Answer>>,
 }
+
+/// Answer to a wish for which nothing starts, with the descriptors that came along.
+pub(crate) type Answer = Result<Vec<OwnedFd>, StartRefused>;
 
 /// Asks the privileged half.
 pub(crate) struct SpawnClient {
@@ -111,25 +117,40 @@ impl SpawnClient {
     }
 
     /// Has a key given to sshd.
-    pub(crate) async fn key(&self, grant: Vec<u8>) -> Result<Result<(), StartRefused>, ChannelError> {
+    pub(crate) async fn key(&self, grant: Vec<u8>) -> Result<Answer, ChannelError> {
+        self.ask(|request| ToSpawn::Key { request, grant }).await
+    }
+
+    /// Asks whether a session may reach an endpoint, with the grant that adds it if there is one.
+    pub(crate) async fn reach(
+        &self,
+        session: &SessionId,
+        endpoint: &Endpoint,
+        grant: Vec<u8>,
+    ) -> Result<Answer, ChannelError> {
+        let (session, endpoint) = (session.clone(), endpoint.clone());
+        self.ask(|request| ToSpawn::Reach { request, session, endpoint, grant }).await
+    }
+
+    async fn ask(&self, wish: impl FnOnce(u64) -> ToSpawn) -> Result<Answer, ChannelError> {
         let (answer, answered) = oneshot::channel();
         let request = {
             let mut waiting = self.lock();
             waiting.last += 1;
             let request = waiting.last;
-            waiting.keys.insert(request, answer);
+            waiting.others.insert(request, answer);
             request
         };
-        if let Err(error) = self.send(&ToSpawn::Key { request, grant }).await {
-            self.lock().keys.remove(&request);
+        if let Err(error) = self.send(&wish(request)).await {
+            self.lock().others.remove(&request);
             return Err(error);
         }
         answered.await.map_err(|_| ChannelError::Closed)
     }
 
-    /// Delivers the answer about a key. Returns it if nobody waits for it as such.
-    pub(crate) fn key_answered(&self, request: u64, answer: Result<(), StartRefused>) -> Option<StartRefused> {
-        match self.lock().keys.remove(&request) {
+    /// Delivers the answer to such a wish. Returns it if nobody waits for it as such.
+    pub(crate) fn answered(&self, request: u64, answer: Answer) -> Option<StartRefused> {
+        match self.lock().others.remove(&request) {
             // Whoever asked may have given up.
             Some(waiter) => {
                 let _ = waiter.send(answer);

@@ -18,6 +18,7 @@ mod login_log;
 mod login_records;
 mod processes;
 mod program;
+mod reach;
 mod session;
 mod state;
 
@@ -403,6 +404,7 @@ impl SpawnHalf {
             ToSpawn::Sign { request, binding, hello } => self.sign(request, &binding, &hello),
             ToSpawn::Start(start) => self.start(&start),
             ToSpawn::Key { request, grant } => self.take_key(request, &grant),
+            ToSpawn::Reach { request, session, endpoint, grant } => self.reach(request, &session, &endpoint, &grant),
             ToSpawn::Signal { session, signal } => {
                 if let Some(session) = self.sessions.get(&session) {
                     session.signal(signal);
@@ -507,15 +509,16 @@ impl SpawnHalf {
             Refusal::failed("StartFailed", &format!("the node could not {what}: {error}"))
         };
         let ring = Ring::create().map_err(|error| failed("make the session's memory", &error))?;
-        if matches!(grant.action, Action::AuthorizedKey(_)) {
-            return Err(Refusal::denied("GrantMalformed", "the grant is for a key and starts nothing".to_owned()));
+        if matches!(grant.action, Action::AuthorizedKey(_) | Action::Extend(_)) {
+            let message = "the grant is for a key, or for a session that runs, and starts nothing";
+            return Err(Refusal::denied("GrantMalformed", message.to_owned()));
         }
-        if let Action::Port(destination) = grant.action {
+        if let Action::Connect(endpoints) = grant.action {
             if !self.config.forwarding {
                 let message = "this node's owner lets no port sessions through (forwarding in agent.toml)".to_owned();
                 return Err(Refusal::denied("ForwardingOff", message));
             }
-            return Ok(Session::port(grant.session, destination, ring));
+            return Ok(Session::port(grant.session, grant.os_user, endpoints, ring));
         }
         let allowed = self.config.allowed_users.as_deref();
         default_user::make_if_missing(&grant.os_user, allowed, self.config.create_default_user)
@@ -535,8 +538,8 @@ impl SpawnHalf {
         let program = match &grant.action {
             Action::Shell { .. } => account.shell.display().to_string(),
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
-            Action::Port(destination) => destination.to_string(),
-            Action::AuthorizedKey(pushed) => pushed.key.fingerprint().to_string(),
+            // Returned above.
+            Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => String::new(),
         };
         match program::start(&wish, &self.surroundings) {
             Ok(running) => {
@@ -645,7 +648,7 @@ impl From<GrantError> for Refusal {
             GrantError::Replayed => "GrantReplayed",
             GrantError::BadUser => "OsUserInvalid",
             GrantError::BadCommand | GrantError::BadProfile | GrantError::BadVariables => "CommandInvalid",
-            GrantError::BadPort => "PortGrantInvalid",
+            GrantError::BadConnect => "PortGrantInvalid",
             GrantError::BadKey => "KeyInvalid",
             GrantError::TooMany => "GrantsTooMany",
         };

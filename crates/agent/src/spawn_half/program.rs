@@ -131,7 +131,9 @@ fn command_line(wish: &Wish<'_>) -> Result<(OsString, OsString, Vec<OsString>), 
             Ok((shell.clone().into_os_string(), name, Vec::new()))
         }
         // Neither a port session nor a key has a program; whoever asks for one is told that there is none.
-        Action::Port(_) | Action::AuthorizedKey(_) => Err(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL }),
+        Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => {
+            Err(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL })
+        }
         Action::Command(command) => {
             let mut words = command.iter().map(OsString::from);
             let program = words.next().ok_or(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL })?;

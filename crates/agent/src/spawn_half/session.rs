@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::{ExitStatus, Signal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,6 +13,7 @@ use nix::unistd::{Pid, getsid, tcgetpgrp};
 use super::login_records::LoginRecord;
 use super::processes::Processes;
 use super::program::Held;
+use super::reach::Granted;
 use crate::halves;
 
 /// Between SIGHUP and SIGKILL (design.md section 3, T-26).
@@ -54,8 +55,8 @@ pub(crate) struct Session {
     forgotten: bool,
     /// Why we end it, if we do.
     detail: String,
-    /// Where the connections of a port session go; nothing runs in one, and it lasts until it is ended.
-    destination: Option<Destination>,
+    /// What the connections of a port session may go to; nothing runs in one, and it lasts until it is ended.
+    pub(super) granted: Option<Granted>,
 }
 
 impl Session {
@@ -86,8 +87,8 @@ impl Session {
     }
 
     /// Builds a port session.
-    pub(crate) fn port(id: SessionId, destination: Destination, ring: OwnedFd) -> Self {
-        Self { destination: Some(destination), ..Self::stillborn(id, String::new(), ring, Processes::Nothing) }
+    pub(crate) fn port(id: SessionId, os_user: String, first: Vec<Endpoint>, ring: OwnedFd) -> Self {
+        Self { granted: Some(Granted::new(first)), ..Self::stillborn(id, os_user, ring, Processes::Nothing) }
     }
 
     fn stillborn(id: SessionId, os_user: String, ring: OwnedFd, processes: Processes) -> Self {
@@ -105,7 +106,7 @@ impl Session {
             kill_at: None,
             forgotten: false,
             detail: String::new(),
-            destination: None,
+            granted: None,
         }
     }
 
@@ -124,7 +125,7 @@ impl Session {
             },
             exit: self.exited.as_ref().map(|exited| exited.status.clone()),
             detail: self.exited.as_ref().map(|exited| exited.detail.clone()).unwrap_or_default(),
-            destination: self.destination.clone(),
+            endpoints: self.granted.as_ref().map(|granted| granted.first().to_vec()),
         }
     }
 
@@ -156,7 +157,7 @@ impl Session {
             if self.exited.is_none() {
                 self.detail = why.to_owned();
             }
-            if self.destination.is_some() && self.exited.is_none() {
+            if self.granted.is_some() && self.exited.is_none() {
                 self.lingering = Some((now, Exited { status: ExitStatus::Code(0), detail: why.to_owned() }));
             }
             self.processes.hang_up();

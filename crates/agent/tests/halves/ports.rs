@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Action;
 use munjigi_core::wire::message::{Connect, Open, Refused, open};
 use munjigi_core::wire::{Frame, FrameSet};
@@ -23,7 +24,7 @@ use crate::server::{Linked, Server, Session};
 const LONG: Duration = Duration::from_secs(120);
 
 async fn session(server: &Server, link: &Linked, host: &str, port: u16) -> Session {
-    let action = Action::Port(Destination::new(host, port).unwrap());
+    let action = Action::Connect(vec![Endpoint::Tcp(Destination::new(host, port).unwrap())]);
     let grant = server.grant(link, "", action, false);
     Session::start(link, server.sign(&grant), None).await.unwrap()
 }
@@ -31,7 +32,7 @@ async fn session(server: &Server, link: &Linked, host: &str, port: u16) -> Sessi
 /// Opens a connection of the session; returns the address that the node connected to.
 async fn connect(link: &Linked, session: &str) -> Result<(Stream, String), Refused> {
     let mut stream = link.connection.opener().open().await.unwrap();
-    let wish = open::Wish::Connect(Connect { session_id: session.to_owned() });
+    let wish = open::Wish::Connect(Connect { session_id: session.to_owned(), ..Connect::default() });
     let mut first = bytes::BytesMut::new();
     Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first).unwrap();
     stream.write_all(&first).await.unwrap();
@@ -188,8 +189,8 @@ pub(crate) async fn a_node_whose_owner_forwards_nothing_starts_no_port_session()
     std::fs::remove_file(directory.path().join("agent.toml")).unwrap();
     write_private(&directory.path().join("agent.toml"), b"forwarding = false\n");
     let (_agent, link) = Agent::start_in(directory, &mut server).await;
-    let action = Action::Port(Destination::new("", 22).unwrap());
-    for (os_user, pty, reason) in [("", false, "ForwardingOff"), ("root", false, "PortGrantInvalid")] {
+    let action = Action::Connect(vec![Endpoint::Tcp(Destination::new("", 22).unwrap())]);
+    for (os_user, pty, reason) in [("", false, "ForwardingOff"), ("root", true, "PortGrantInvalid")] {
         let grant = server.grant(&link, os_user, action.clone(), pty);
         let refused = Session::start(&link, server.sign(&grant), None).await.map(|session| session.id).unwrap_err();
         assert_eq!(refused.reason, reason);

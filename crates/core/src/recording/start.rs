@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::destination::Destination;
+use crate::endpoint::Endpoint;
 use crate::id::{NodeId, SessionId};
 use crate::session::{SessionKind, TerminalSize};
 use crate::time::Timestamp;
@@ -28,9 +28,9 @@ pub struct StartMeta {
     /// The program and its arguments; empty for a login shell.
     #[serde(default)]
     pub command: Vec<String>,
-    /// Where the connections of a port session go; `None` for other kinds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination: Option<Destination>,
+    /// What the connections of a port session may go to from its start on; empty for other kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// The terminal's first size; `None` without a terminal.
     #[serde(default)]
     pub terminal: Option<TerminalSize>,

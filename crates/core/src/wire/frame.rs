@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use super::message::{Accepted, End, Exit, Notice, Open, Refused, Rejoined};
+use super::message::{Accepted, End, Exit, Go, Notice, Open, Refused, Rejoined, Resolved};
 use crate::session::{OutputStream, Signal, TerminalSize};
 
 /// Bytes in front of every payload.
@@ -28,6 +28,10 @@ pub enum FrameKind {
     Refused = 3,
     /// Answer to an agent that came back with a live session.
     Rejoined = 4,
+    /// Answer of an agent that shall connect: what the host's name stands for.
+    Resolved = 5,
+    /// Answer to that: which of the addresses may be connected to.
+    Go = 6,
     /// Bytes typed, from the client towards the program.
     Input = 16,
     /// The client's input has ended (end of file).
@@ -55,11 +59,13 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Open,
         Self::Accepted,
         Self::Refused,
         Self::Rejoined,
+        Self::Resolved,
+        Self::Go,
         Self::Input,
         Self::InputEnd,
         Self::Output,
@@ -104,6 +110,10 @@ impl FrameSet {
     pub const OPENING: Self = Self::of(&[FrameKind::Open]);
     /// What an opener of a session, an attach or a watch may hear first.
     pub const ANSWER: Self = Self::of(&[FrameKind::Accepted, FrameKind::Refused]);
+    /// What a server may hear from an agent that shall say what a name stands for before it connects.
+    pub const RESOLUTION: Self = Self::of(&[FrameKind::Resolved, FrameKind::Refused]);
+    /// What an agent may hear once it has said so.
+    pub const VERDICT: Self = Self::of(&[FrameKind::Go, FrameKind::Refused]);
     /// What a server accepts from the primary client of a session.
     pub const FROM_CLIENT: Self = Self::of(&[
         FrameKind::Input,
@@ -151,6 +161,10 @@ pub enum Frame {
     Refused(Refused),
     /// A live session of a returning agent was recognised.
     Rejoined(Rejoined),
+    /// What a host's name stands for.
+    Resolved(Resolved),
+    /// Which of the addresses may be connected to.
+    Go(Go),
     /// Input bytes; `offset` counts input bytes of the session from its start.
     Input {
         /// Offset of the first byte.
@@ -217,6 +231,8 @@ impl Frame {
             Self::Accepted(_) => FrameKind::Accepted,
             Self::Refused(_) => FrameKind::Refused,
             Self::Rejoined(_) => FrameKind::Rejoined,
+            Self::Resolved(_) => FrameKind::Resolved,
+            Self::Go(_) => FrameKind::Go,
             Self::Input { .. } => FrameKind::Input,
             Self::InputEnd { .. } => FrameKind::InputEnd,
             Self::Output { .. } => FrameKind::Output,
@@ -246,6 +262,8 @@ impl Frame {
             Self::Accepted(message) => put(message.as_ref(), out),
             Self::Refused(message) => put(message, out),
             Self::Rejoined(message) => put(message, out),
+            Self::Resolved(message) => put(message, out),
+            Self::Go(message) => put(message, out),
             Self::Exit(message) => put(message, out),
             Self::End(message) => put(message, out),
             Self::Notice(message) => put(message, out),
@@ -294,6 +312,8 @@ impl Frame {
             Self::Accepted(message) => message.encoded_len(),
             Self::Refused(message) => message.encoded_len(),
             Self::Rejoined(message) => message.encoded_len(),
+            Self::Resolved(message) => message.encoded_len(),
+            Self::Go(message) => message.encoded_len(),
             Self::Exit(message) => message.encoded_len(),
             Self::End(message) => message.encoded_len(),
             Self::Notice(message) => message.encoded_len(),
@@ -335,6 +355,8 @@ impl Frame {
             FrameKind::Accepted => Self::Accepted(get(kind, payload)?),
             FrameKind::Refused => Self::Refused(*get(kind, payload)?),
             FrameKind::Rejoined => Self::Rejoined(*get(kind, payload)?),
+            FrameKind::Resolved => Self::Resolved(*get(kind, payload)?),
+            FrameKind::Go => Self::Go(*get(kind, payload)?),
             FrameKind::Exit => Self::Exit(*get(kind, payload)?),
             FrameKind::End => Self::End(*get(kind, payload)?),
             FrameKind::Notice => Self::Notice(*get(kind, payload)?),
@@ -402,6 +424,7 @@ fn bounded(kind: FrameKind, data: Bytes, offset: u64) -> Result<Bytes, FrameErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Endpoint;
     use crate::wire::message::{Connect, OpenSession, open};
 
     const EVERYTHING: FrameSet = FrameSet(u32::MAX);
@@ -411,11 +434,19 @@ mod tests {
         vec![
             Frame::Open(Box::new(Open { wish: Some(open::Wish::Session(session)) })),
             Frame::Open(Box::new(Open {
-                wish: Some(open::Wish::Connect(Connect { session_id: "a-0123456789abcdef0".into() })),
+                wish: Some(open::Wish::Connect(Connect {
+                    session_id: "a-0123456789abcdef0".into(),
+                    endpoint: Some((&"unix:/run/한글.sock".parse::<Endpoint>().unwrap()).into()),
+                    grant: Bytes::from_static(b"signed"),
+                    reveal: true,
+                    lane: Bytes::from_static(&[7; 16]),
+                })),
             })),
             Frame::Accepted(Box::new(Accepted { session_id: "a-0123456789abcdef0".into(), ..Default::default() })),
             Frame::Refused(Refused { code: "AccessDenied".into(), message: "no".into(), ..Default::default() }),
             Frame::Rejoined(Rejoined { output_stored: 7 }),
+            Frame::Resolved(Resolved { addresses: vec!["10.0.0.7".into(), "fd00::7".into()] }),
+            Frame::Go(Go { addresses: vec!["fd00::7".into()] }),
             Frame::Input { offset: 3, data: Bytes::from_static("안녕".as_bytes()) },
             Frame::InputEnd { offset: 9 },
             Frame::Output { offset: 1, stream: OutputStream::Stderr, data: Bytes::from_static(b"err") },

@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 20, 21")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
     pub wish: Option<open::Wish>,
 }
 
@@ -34,12 +34,17 @@ pub mod open {
         #[prost(message, tag = "4")]
         Rejoin(super::Rejoin),
         /// Client to server, and server to agent: a connection of a running port session. Once it is accepted the
-        /// stream carries the connection's bytes and no frames.
+        /// stream carries the connection's bytes and no frames. To an endpoint that listens it carries nothing, and the
+        /// node listens for as long as it lasts.
         #[prost(message, tag = "5")]
         Connect(super::Connect),
         /// Client to server: begin the session that a call of StartSession has prepared.
         #[prost(message, tag = "6")]
         Prepared(super::OpenPrepared),
+        /// Agent to server, and server to client: somebody connected to a port on which the node listens for the
+        /// session. Once it is accepted the stream carries the connection's bytes and no frames.
+        #[prost(message, tag = "7")]
+        Incoming(super::Incoming),
         /// Server to agent: let sshd accept the key that this grant names.
         #[prost(message, tag = "20")]
         Key(super::KeyOnNode),
@@ -116,6 +121,68 @@ pub struct OpenSession {
     /// Parameters of the document; a name that stands twice has two values.
     #[prost(message, repeated, tag = "10")]
     pub parameters: Vec<Parameter>,
+    /// A forward session is wished for; then there is no document, command, terminal, port or parameter.
+    #[prost(message, optional, tag = "11")]
+    pub forward: Option<ForwardWish>,
+}
+
+/// What a forward session is to reach.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ForwardWish {
+    /// At most [`crate::endpoint::MAX_ENDPOINTS`]; none only if `dynamic`.
+    #[prost(message, repeated, tag = "1")]
+    pub endpoints: Vec<EndpointWish>,
+    /// Whether connections may name further endpoints.
+    #[prost(bool, tag = "2")]
+    pub dynamic: bool,
+    /// Wished OS user, for endpoints that the node reaches as one; empty for the one that policy gives.
+    #[prost(string, tag = "3")]
+    pub os_user: String,
+    /// What the client is: a word of `[a-z]` with at most 16 letters, such as `forward`, `copy` or `db`; shown, not judged.
+    #[prost(string, tag = "4")]
+    pub purpose: String,
+}
+
+/// What a connection of a forward session goes to; [`crate::endpoint::Endpoint`] says what it may be.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct EndpointWish {
+    /// One of the kinds.
+    #[prost(oneof = "endpoint_wish::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: Option<endpoint_wish::Kind>,
+}
+
+/// The kinds of [`EndpointWish`].
+pub mod endpoint_wish {
+    /// What is connected to.
+    #[derive(Clone, PartialEq, Eq, Hash, prost::Oneof)]
+    pub enum Kind {
+        /// A TCP destination.
+        #[prost(message, tag = "1")]
+        Tcp(super::PortWish),
+        /// Path of a stream socket on the node.
+        #[prost(string, tag = "2")]
+        Unix(String),
+        /// Path on the node at or below which files are written.
+        #[prost(string, tag = "3")]
+        Upload(String),
+        /// Path on the node at or below which files are read.
+        #[prost(string, tag = "4")]
+        Download(String),
+        /// A port on which the node listens.
+        #[prost(message, tag = "5")]
+        Listen(super::ListenWish),
+    }
+}
+
+/// Where a node listens.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct ListenWish {
+    /// An IP address of the node.
+    #[prost(string, tag = "1")]
+    pub address: String,
+    /// TCP port; 0 for one that the node picks.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 
 /// A parameter of a session document with one value.
@@ -130,7 +197,7 @@ pub struct Parameter {
 }
 
 /// What a port session connects to.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct PortWish {
     /// Name or address; empty for the node itself. [`crate::destination::Destination`] says what it may be.
     #[prost(string, tag = "1")]
@@ -140,12 +207,62 @@ pub struct PortWish {
     pub port: u32,
 }
 
-/// Make one connection of a port session to its destination.
+/// Make one connection of a port session.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Connect {
     /// The session.
     #[prost(string, tag = "1")]
     pub session_id: String,
+    /// Where to; absent for the only endpoint that the session has.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: Option<EndpointWish>,
+    /// From the server to the node alone, if the endpoint is new to the session: a signed [`crate::grant::Grant`] whose
+    /// action extends it.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub grant: bytes::Bytes,
+    /// From the server to the node alone: answer with [`Resolved`] and connect only to the address that [`Go`] brings.
+    #[prost(bool, tag = "4")]
+    pub reveal: bool,
+    /// From the server to the node alone: 16 bytes with which the node may dial a lane for this stream; else empty.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub lane: bytes::Bytes,
+}
+
+/// Agent to server, before it connects: what the host was resolved to. Every address has passed the node's own rules.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Resolved {
+    /// IP addresses in the order in which the node would try them, at most [`MAX_RESOLVED`].
+    #[prost(string, repeated, tag = "1")]
+    pub addresses: Vec<String>,
+}
+
+/// Most addresses of a name that a node looks at.
+pub const MAX_RESOLVED: usize = 16;
+
+/// Server to agent: connect to these of the addresses that [`Resolved`] named. A server that allows none of them answers
+/// [`Refused`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Go {
+    /// At least one, in the order in which they are tried.
+    #[prost(string, repeated, tag = "1")]
+    pub addresses: Vec<String>,
+}
+
+/// Somebody connected to a port on which the node listens for a session.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Incoming {
+    /// The session.
+    #[prost(string, tag = "1")]
+    pub session_id: String,
+    /// Which of the session's listeners: [`Accepted::listener`] of the stream that stands for it.
+    #[prost(uint64, tag = "2")]
+    pub listener: u64,
+    /// `address:port` of whoever connected.
+    #[prost(string, tag = "3")]
+    pub address: String,
+    /// From the server to the client alone: as [`Accepted::lane`].
+    #[prost(bytes = "bytes", tag = "4")]
+    pub lane: bytes::Bytes,
 }
 
 /// Client to server: begin the session that a call of StartSession has prepared. Made by whoever called it, in a
@@ -238,6 +355,12 @@ pub struct Accepted {
     /// Properties of a port session as its document gives them to AWS's clients, in answer to [`OpenPrepared`].
     #[prost(btree_map = "string, string", tag = "13")]
     pub port_properties: BTreeMap<String, String>,
+    /// 16 bytes with which a client may dial a lane for this stream, in answer to [`Connect`]; else empty.
+    #[prost(bytes = "bytes", tag = "14")]
+    pub lane: bytes::Bytes,
+    /// Number of the listener, in answer to [`Connect`] to an endpoint that listens.
+    #[prost(uint64, tag = "15")]
+    pub listener: u64,
 }
 
 /// The wish was refused.

@@ -56,8 +56,8 @@ impl Start {
                 pty,
                 environment: terminal::environment(),
                 client_token: token.to_owned(),
-                port: None,
                 parameters: parameters.clone(),
+                ..OpenSession::default()
             }),
             Self::Attach { session_id, from_start } => Wish::Attach(AttachSession {
                 session_id: session_id.clone(),

@@ -266,7 +266,7 @@ async fn connect(opener: &Opener, session_id: String) -> Result<Far, String> {
         let stream = opener.open().await.map_err(|error| error.to_string())?;
         let (read, write) = tokio::io::split(stream);
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
-        let wish = open::Wish::Connect(Connect { session_id });
+        let wish = open::Wish::Connect(Connect { session_id, ..Connect::default() });
         writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).map_err(|error| error.to_string())?;
         writer.flush().await.map_err(|error| why(&error))?;
         match reader.read(FrameSet::ANSWER).await {

@@ -63,7 +63,7 @@ impl TestLink {
     /// Opens a connection of a port session.
     pub(crate) async fn connect(&self, session: &str) -> Result<(Stream, Accepted), Refused> {
         let mut stream = self.0.connection.opener().open().await.unwrap();
-        let wish = open::Wish::Connect(Connect { session_id: session.to_owned() });
+        let wish = open::Wish::Connect(Connect { session_id: session.to_owned(), ..Connect::default() });
         let mut first = BytesMut::new();
         Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first).unwrap();
         stream.write_all(&first).await.unwrap();

@@ -48,7 +48,7 @@ fn meta(id: &SessionId) -> StartMeta {
         node_name: "web-1".to_owned(),
         os_user: "alice".to_owned(),
         command: vec!["date".to_owned()],
-        destination: None,
+        endpoints: Vec::new(),
         terminal: None,
         term: None,
         started: clock::now(),

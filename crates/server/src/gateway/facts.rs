@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use munjigi_core::destination::Destination;
 use munjigi_core::document::Separated;
-use std::sync::Arc;
-
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{AccessKeyId, NodeId, SessionId, UniqueId};
 use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits};
@@ -48,8 +48,10 @@ pub struct SessionFacts {
     pub profile: String,
     /// Variables `SSM_…` that carry parameters of the session document to the program.
     pub variables: Vec<(String, String)>,
-    /// Where the connections of a port session go; `None` for other kinds.
-    pub destination: Option<Destination>,
+    /// What the connections of a port session may go to from its start on; empty for other kinds.
+    pub endpoints: Vec<Endpoint>,
+    /// What makes it a forward session; `None` for the port sessions of documents and tunnels, and for other kinds.
+    pub forward: Option<Forward>,
     /// Properties of a port session as its document gives them to AWS's clients; empty for other kinds.
     pub port_properties: BTreeMap<String, String>,
     /// Whether AWS's clients get a command's errors apart, and what stands before each stream then.
@@ -78,6 +80,26 @@ pub struct SessionFacts {
     pub needs: Needs,
     /// The request that started it.
     pub request: RequestMeta,
+}
+
+impl SessionFacts {
+    /// Returns the TCP destination of a session that has exactly one endpoint.
+    pub fn destination(&self) -> Option<&Destination> {
+        match self.endpoints.as_slice() {
+            [only] => only.tcp(),
+            _ => None,
+        }
+    }
+}
+
+/// A forward session: its connections name their endpoint, and policy is asked about each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forward {
+    /// Whether connections may name endpoints that the start did not.
+    pub dynamic: bool,
+    /// What the client is for: `forward`, `copy`, `db` …; shown, not judged.
+    pub purpose: String,
 }
 
 /// What a start needed beside `ssm:StartSession` on the node.

@@ -105,7 +105,7 @@ fn action(facts: &SessionFacts) -> Option<Action> {
     match facts.kind {
         SessionKind::Shell => Some(Action::Shell { profile: facts.profile.clone() }),
         SessionKind::Command => Some(Action::Command(facts.command.clone())),
-        SessionKind::Port => facts.destination.clone().map(Action::Port),
+        SessionKind::Port => Some(Action::Connect(facts.endpoints.clone())),
     }
 }
 

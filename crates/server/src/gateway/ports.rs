@@ -113,7 +113,7 @@ impl PortSession {
     }
 
     fn destination(&self) -> String {
-        self.handle.facts.destination.as_ref().map(ToString::to_string).unwrap_or_default()
+        self.handle.facts.destination().map(ToString::to_string).unwrap_or_default()
     }
 
     async fn open(&self) -> Result<(NodeStream, BytesMut, String), PortError> {
@@ -121,7 +121,7 @@ impl PortSession {
         let not_connected = || PortError::NotConnected(facts.node_name.clone());
         let link = self.server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch);
         let mut stream = link.ok_or_else(not_connected)?.open().await.map_err(|_| not_connected())?;
-        let wish = open::Wish::Connect(Connect { session_id: facts.id.to_string() });
+        let wish = open::Wish::Connect(Connect { session_id: facts.id.to_string(), ..Connect::default() });
         let mut first = BytesMut::new();
         // An `Open` with a session id fits a frame by far.
         let _ = Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first);

@@ -73,11 +73,11 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
         _ => return,
     };
     match wish {
-        Some(open::Wish::Session(wish)) => start(server, caller, request, stream, wish).await,
+        Some(open::Wish::Session(wish)) if wish.forward.is_none() => start(server, caller, request, stream, wish).await,
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
         Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
         Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
-        Some(open::Wish::Start(_) | open::Wish::Rejoin(_) | open::Wish::Key(_) | open::Wish::Logins(_)) | None => {
+        _ => {
             let message = "this server does not know what the stream is for; is the client newer than the server?";
             refuse(stream, "UnsupportedWish", message.to_owned(), "", &request);
         }
@@ -95,8 +95,19 @@ fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
 }
 
 async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: FrameStream, wish: OpenSession) {
-    let OpenSession { target, document, reason, command, os_user, pty, environment, client_token, port, parameters } =
-        wish;
+    let OpenSession {
+        target,
+        document,
+        reason,
+        command,
+        os_user,
+        pty,
+        environment,
+        client_token,
+        port,
+        parameters,
+        forward: _,
+    } = wish;
     let terminal = pty.as_ref().and_then(Pty::size);
     let term = pty.as_ref().map(|pty| pty.term.clone()).unwrap_or_default();
     if pty.is_some() && (terminal.is_none() || !environment_allowed("TERM", &term)) {

@@ -32,7 +32,7 @@ fn start() -> Event {
             node_name: "web-1".to_owned(),
             os_user: "alice".to_owned(),
             command: Vec::new(),
-            destination: None,
+            endpoints: Vec::new(),
             terminal: Some(size),
             term: Some("xterm-256color".to_owned()),
             started: Timestamp::from_secs(1_795_262_400),

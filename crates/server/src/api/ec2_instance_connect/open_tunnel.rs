@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::SessionKind;
 use serde::{Deserialize, Serialize};
@@ -201,7 +202,8 @@ fn facts(
         command: Vec::new(),
         profile: String::new(),
         variables: Vec::new(),
-        destination: Some(Destination::new("", input.remote_port).map_err(ApiError::internal)?),
+        endpoints: vec![Endpoint::Tcp(Destination::new("", input.remote_port).map_err(ApiError::internal)?)],
+        forward: None,
         port_properties: Default::default(),
         separated: None,
         pty: false,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use munjigi_core::destination::Destination;
 use munjigi_core::document::Separated;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::{Epoch, valid_os_user};
 use munjigi_core::id::SessionId;
 use munjigi_core::recording::StartMeta;
@@ -30,7 +31,7 @@ use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service}
 use crate::clock;
 use crate::config::SessionDefaults;
 use crate::door::{self, RequestMeta};
-use crate::gateway::facts::{Needs, SessionFacts};
+use crate::gateway::facts::{Forward, Needs, SessionFacts};
 use crate::gateway::node_aws::AGENTS_OWN_USER;
 use crate::gateway::{Gateway, Prepared, door_aws, launch};
 use crate::identity::session_token::Statement;
@@ -313,7 +314,8 @@ fn facts(
         command: plan.command,
         profile: plan.profile,
         variables: plan.variables,
-        destination: plan.destination,
+        endpoints: plan.destination.map(Endpoint::Tcp).into_iter().collect(),
+        forward: None,
         port_properties: plan.port_properties,
         separated: plan.separated,
         pty: plan.pty,
@@ -350,7 +352,7 @@ pub(crate) fn start_meta(facts: &SessionFacts, native: Option<&NativeStart>) -> 
         node_name: facts.node_name.clone(),
         os_user: facts.os_user.clone(),
         command: facts.command.clone(),
-        destination: facts.destination.clone(),
+        endpoints: facts.endpoints.clone(),
         terminal: match native {
             Some(native) => native.terminal,
             // AWS's clients tell the size when the session runs.
@@ -388,7 +390,8 @@ pub(crate) fn row(caller: &Caller, request: &RequestMeta, facts: &SessionFacts) 
             privileged: facts.privileged,
             pty: facts.pty,
             over_api: facts.over_api,
-            destination: facts.destination.clone(),
+            endpoints: facts.endpoints.clone(),
+            forward: facts.forward.clone(),
             port_properties: facts.port_properties.clone(),
             separated: facts.separated.clone(),
             record_input: facts.record_input,
@@ -418,9 +421,12 @@ pub struct Judged {
     /// Whether it was started over the API.
     #[serde(default)]
     pub over_api: bool,
-    /// Where a port session's connections go.
+    /// What a port session's connections may go to from its start on.
     #[serde(default)]
-    pub destination: Option<Destination>,
+    pub endpoints: Vec<Endpoint>,
+    /// What makes it a forward session.
+    #[serde(default)]
+    pub forward: Option<Forward>,
     /// A port session's properties.
     #[serde(default)]
     pub port_properties: BTreeMap<String, String>,

@@ -70,10 +70,9 @@ impl Hub {
             output_from,
             resume_window_secs: u32::try_from(self.facts.limits.resume_window.as_secs()).unwrap_or(u32::MAX),
             has_pty: self.facts.pty,
-            process_id: 0,
-            address: String::new(),
             kind: self.facts.kind.as_str().to_owned(),
             port_properties: self.facts.port_properties.clone(),
+            ..Accepted::default()
         }
     }
 

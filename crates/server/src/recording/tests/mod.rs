@@ -36,7 +36,7 @@ fn meta(session: &SessionId) -> StartMeta {
         node_name: "web-1".to_owned(),
         os_user: "alice".to_owned(),
         command: Vec::new(),
-        destination: None,
+        endpoints: Vec::new(),
         terminal: None,
         term: None,
         started: clock::now(),

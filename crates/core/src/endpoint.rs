@@ -1,0 +1,385 @@
+//! What the connections of a forward session go to: a TCP destination, a socket, a place for files, a port to listen on.
+//!
+//! Only the form is judged here. Whether a principal may reach an endpoint is policy's business, what a name or a path
+//! stands for is the node's, when a connection is made (T-58).
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::destination::{Destination, DestinationError};
+use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
+use crate::wire::message::{EndpointWish, ListenWish, PortWish, endpoint_wish};
+
+/// Most endpoints of one session document, wish or grant.
+pub const MAX_ENDPOINTS: usize = 64;
+/// Longest path in bytes: Linux' `PATH_MAX` without the final NUL.
+pub const MAX_PATH_BYTES: usize = 4095;
+/// Longest text of an endpoint in bytes.
+const MAX_TEXT_BYTES: usize = MAX_PATH_BYTES + 16;
+
+/// One thing that connections of a session may go to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Endpoint {
+    /// A TCP destination, connected to by the node.
+    Tcp(Destination),
+    /// A stream socket on the node, connected to as the session's OS user.
+    Unix(NodePath),
+    /// Files to be written on the node at or below this path, as the session's OS user.
+    Upload(NodePath),
+    /// Files to be read on the node at or below this path, as the session's OS user.
+    Download(NodePath),
+    /// A TCP port on which the node listens for the client.
+    Listen(ListenAddress),
+}
+
+/// Why something is no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// The host or port of a destination.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// Not a path that is taken.
+    #[error(
+        "a path on the node begins with / or ~/ and has at most 4095 bytes, no '.' or '..' between slashes and no \
+         control characters"
+    )]
+    Path,
+    /// Not an address to listen on.
+    #[error("an address to listen on is an IP address and a port from 0 to 65535")]
+    Listen,
+    /// None of the forms.
+    #[error("an endpoint is HOST:PORT, :PORT, unix:PATH, upload:PATH, download:PATH or listen:ADDRESS:PORT")]
+    Form,
+}
+
+impl Endpoint {
+    /// Returns the TCP destination, if it is one.
+    pub fn tcp(&self) -> Option<&Destination> {
+        match self {
+            Self::Tcp(destination) => Some(destination),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the node acts as the session's OS user to reach it.
+    pub fn needs_user(&self) -> bool {
+        matches!(self, Self::Unix(_) | Self::Upload(_) | Self::Download(_))
+    }
+
+    /// Appends the endpoint to what is signed or sent between the halves of an agent.
+    pub fn put<'w>(&self, out: &'w mut FieldWriter) -> &'w mut FieldWriter {
+        match self {
+            Self::Tcp(to) => to.put(out.u8(1)),
+            Self::Unix(path) => out.u8(2).text(path.as_str()),
+            Self::Upload(path) => out.u8(3).text(path.as_str()),
+            Self::Download(path) => out.u8(4).text(path.as_str()),
+            Self::Listen(at) => out.u8(5).text(&at.0.to_string()),
+        }
+    }
+
+    /// Reads what [`Self::put`] wrote, and nothing else: one encoding per value.
+    pub fn get(fields: &mut FieldReader<'_>) -> Result<Self, FieldError> {
+        let path = |fields: &mut FieldReader<'_>| {
+            let text = fields.text(MAX_PATH_BYTES)?;
+            NodePath::new(text).ok().filter(|path| path.as_str() == text).ok_or(FieldError::Unknown)
+        };
+        match fields.u8()? {
+            1 => Destination::get(fields).map(Self::Tcp),
+            2 => path(fields).map(Self::Unix),
+            3 => path(fields).map(Self::Upload),
+            4 => path(fields).map(Self::Download),
+            5 => {
+                let text = fields.text(64)?;
+                let at = text.parse::<SocketAddr>().ok().filter(|at| at.to_string() == text);
+                at.map(|at| Self::Listen(ListenAddress(at))).ok_or(FieldError::Unknown)
+            }
+            _ => Err(FieldError::Unknown),
+        }
+    }
+}
+
+/// Appends a list of endpoints behind its count.
+pub fn put_endpoints<'w>(endpoints: &[Endpoint], out: &'w mut FieldWriter) -> &'w mut FieldWriter {
+    out.u64(endpoints.len() as u64);
+    for endpoint in endpoints {
+        endpoint.put(out);
+    }
+    out
+}
+
+/// Reads at most [`MAX_ENDPOINTS`] that [`put_endpoints`] wrote.
+pub fn get_endpoints(fields: &mut FieldReader<'_>) -> Result<Vec<Endpoint>, FieldError> {
+    let count = usize::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?;
+    if count > MAX_ENDPOINTS {
+        return Err(FieldError::Unknown);
+    }
+    (0..count).map(|_| Endpoint::get(fields)).collect()
+}
+
+/// As people write and read it; [`Destination`] shows the node itself as `localhost`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(to) => to.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Upload(path) => write!(f, "upload:{path}"),
+            Self::Download(path) => write!(f, "download:{path}"),
+            Self::Listen(at) => write!(f, "listen:{at}"),
+        }
+    }
+}
+
+/// As it is stored and stands in the API: as shown, but `:PORT` is a port of the node itself, which is not the same as
+/// asking for its loopback by name.
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        match &endpoint {
+            Endpoint::Tcp(to) if to.is_node() => format!(":{}", to.port()),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: String) -> Result<Self, EndpointError> {
+        text.parse()
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(EndpointError::Form);
+        }
+        // A host of these names has a port behind it, and no path begins with a digit.
+        let path = |kind: &str| text.strip_prefix(kind).filter(|rest| rest.starts_with(['/', '~']));
+        if let Some(rest) = path("unix:") {
+            return NodePath::new(rest).map(Self::Unix);
+        }
+        if let Some(rest) = path("upload:") {
+            return NodePath::new(rest).map(Self::Upload);
+        }
+        if let Some(rest) = path("download:") {
+            return NodePath::new(rest).map(Self::Download);
+        }
+        if let Some(at) = text.strip_prefix("listen:").and_then(|rest| rest.parse::<SocketAddr>().ok()) {
+            return Ok(Self::Listen(ListenAddress(at)));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::Form)?;
+        let port = port.parse().map_err(|_| DestinationError::Port)?;
+        let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match inside {
+            Some(address) if address.contains(':') => Ok(Self::Tcp(Destination::new(address, port)?)),
+            Some(_) => Err(DestinationError::Host.into()),
+            // Without brackets nobody can tell the address from the port.
+            None if host.contains(':') => Err(EndpointError::Form),
+            None => Ok(Self::Tcp(Destination::new(host, port)?)),
+        }
+    }
+}
+
+/// A path on a node: absolute, or below the home of the session's OS user (`~`, `~/…`). It has no `.` and `..`, no
+/// doubled and no final slash, so that a policy's pattern means what it says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodePath(String);
+
+impl NodePath {
+    /// Takes a path; doubled and final slashes are left out.
+    pub fn new(path: &str) -> Result<Self, EndpointError> {
+        if path.len() > MAX_PATH_BYTES || path.chars().any(char::is_control) {
+            return Err(EndpointError::Path);
+        }
+        let (head, rest) = match path.split_at_checked(1) {
+            Some(("/", rest)) => ("", rest),
+            Some(("~", rest)) if rest.is_empty() || rest.starts_with('/') => ("~", rest),
+            _ => return Err(EndpointError::Path),
+        };
+        let mut clean = head.to_owned();
+        for part in rest.split('/').filter(|part| !part.is_empty()) {
+            if part == "." || part == ".." {
+                return Err(EndpointError::Path);
+            }
+            clean.push('/');
+            clean.push_str(part);
+        }
+        if clean.is_empty() {
+            clean.push('/');
+        }
+        Ok(Self(clean))
+    }
+
+    /// Returns the path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns what follows `~`, with its slash or empty, if the path is below the OS user's home.
+    pub fn below_home(&self) -> Option<&str> {
+        self.0.strip_prefix('~')
+    }
+}
+
+impl fmt::Display for NodePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a node listens: an address of its own and a port, 0 for one that the node picks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenAddress(SocketAddr);
+
+impl ListenAddress {
+    /// Builds it.
+    pub const fn new(address: IpAddr, port: u16) -> Self {
+        Self(SocketAddr::new(address, port))
+    }
+
+    /// Returns address and port.
+    pub const fn socket(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<&Endpoint> for EndpointWish {
+    fn from(endpoint: &Endpoint) -> Self {
+        use endpoint_wish::Kind;
+        let kind = match endpoint {
+            Endpoint::Tcp(to) => Kind::Tcp(PortWish { host: to.host().to_owned(), port: to.port().into() }),
+            Endpoint::Unix(path) => Kind::Unix(path.0.clone()),
+            Endpoint::Upload(path) => Kind::Upload(path.0.clone()),
+            Endpoint::Download(path) => Kind::Download(path.0.clone()),
+            Endpoint::Listen(at) => {
+                Kind::Listen(ListenWish { address: at.0.ip().to_string(), port: at.0.port().into() })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<&EndpointWish> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(wish: &EndpointWish) -> Result<Self, EndpointError> {
+        use endpoint_wish::Kind;
+        match wish.kind.as_ref().ok_or(EndpointError::Form)? {
+            Kind::Tcp(to) => {
+                let port = u16::try_from(to.port).map_err(|_| DestinationError::Port)?;
+                Ok(Self::Tcp(Destination::new(&to.host, port)?))
+            }
+            Kind::Unix(path) => NodePath::new(path).map(Self::Unix),
+            Kind::Upload(path) => NodePath::new(path).map(Self::Upload),
+            Kind::Download(path) => NodePath::new(path).map(Self::Download),
+            Kind::Listen(at) => {
+                let address = at.address.parse().map_err(|_| EndpointError::Listen)?;
+                let port = u16::try_from(at.port).map_err(|_| EndpointError::Listen)?;
+                Ok(Self::Listen(ListenAddress::new(address, port)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 12] = [
+        ":5432",
+        "localhost:22",
+        "db.internal:5432",
+        "10.0.0.7:80",
+        "[fd00::7]:443",
+        "unix:/run/docker.sock",
+        "unix:5432",
+        "upload:/srv/in",
+        "download:~",
+        "download:~/logs/한글 1.txt",
+        "listen:127.0.0.1:0",
+        "listen:[::1]:8080",
+    ];
+
+    #[test]
+    fn each_form_round_trips_through_text_wire_and_signed_fields() {
+        for text in TEXTS {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(String::from(endpoint.clone()), text);
+            assert_eq!(Endpoint::try_from(&EndpointWish::from(&endpoint)), Ok(endpoint.clone()));
+            let mut out = FieldWriter::default();
+            endpoint.put(&mut out);
+            let bytes = out.finish();
+            let mut fields = FieldReader::new(&bytes, b"").unwrap();
+            assert_eq!(Endpoint::get(&mut fields), Ok(endpoint.clone()));
+            fields.end().unwrap();
+            assert_eq!(serde_json::to_string(&endpoint).unwrap(), format!("\"{text}\""));
+        }
+        assert_eq!("[FD00::7]:443".parse::<Endpoint>().unwrap().to_string(), "[fd00::7]:443");
+        assert_eq!(":22".parse::<Endpoint>().unwrap().to_string(), "localhost:22");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        let long = format!("unix:/{}", "a".repeat(MAX_PATH_BYTES));
+        for bad in [
+            "",
+            "x",
+            ":0",
+            "db:",
+            "db:65536",
+            "db:x",
+            "::1:22",
+            "[db]:22",
+            "a b:22",
+            "unix:",
+            "unix:run/x",
+            "unix:~x/y",
+            "upload:/a/../b",
+            "upload:/./b",
+            "download:/a\nb",
+            "listen:127.0.0.1",
+            "listen:127.0.0.1:65536",
+            &long,
+        ] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+        assert_eq!(Endpoint::try_from(&EndpointWish { kind: None }), Err(EndpointError::Form));
+    }
+
+    #[test]
+    fn a_path_has_one_form() {
+        for (given, clean) in [("/", "/"), ("//", "/"), ("/srv//in/", "/srv/in"), ("~/", "~"), ("~//a", "~/a")] {
+            assert_eq!(NodePath::new(given).unwrap().as_str(), clean);
+        }
+        // What was signed is read only in that form.
+        let mut out = FieldWriter::default();
+        out.u8(2).text("/srv//in");
+        let bytes = out.finish();
+        let mut fields = FieldReader::new(&bytes, b"").unwrap();
+        assert_eq!(Endpoint::get(&mut fields), Err(FieldError::Unknown));
+    }
+
+    #[test]
+    fn a_list_is_bounded_before_it_is_read() {
+        let one: Endpoint = ":22".parse().unwrap();
+        for (count, good) in [(0, true), (MAX_ENDPOINTS, true), (MAX_ENDPOINTS + 1, false)] {
+            let mut out = FieldWriter::default();
+            put_endpoints(&vec![one.clone(); count], &mut out);
+            let bytes = out.finish();
+            let mut fields = FieldReader::new(&bytes, b"").unwrap();
+            assert_eq!(get_endpoints(&mut fields).is_ok_and(|list| list.len() == count), good, "{count}");
+        }
+    }
+}

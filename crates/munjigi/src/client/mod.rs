@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod embedded;
 mod escape;
 pub(crate) mod findings;
+pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod playback;
 pub(crate) mod progress;

@@ -3,7 +3,7 @@
 //! Knows links and frames; what the frames mean is `session`'s business.
 
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use munjigi_core::wire::{Frame, FrameError, FrameSet};
@@ -58,7 +58,7 @@ impl Way {
 /// Where the session stands with its link.
 pub(crate) enum Road {
     /// A link is being dialled.
-    Dialing(Pin<Box<dyn Future<Output = Result<Way, DialError>>>>),
+    Dialing(Pin<Box<dyn Future<Output = Result<Way, DialError>> + Send>>),
     /// The stream is open.
     Open(Box<Way>),
     /// The next attempt comes later.
@@ -79,26 +79,26 @@ pub(crate) enum RoadEvent {
 
 /// Dials, again and again.
 pub(crate) struct Dialer {
-    context: Rc<Context>,
+    context: Arc<Context>,
     options: DialOptions,
     backoff: Backoff,
 }
 
 impl Dialer {
     /// Prepares dialling of a context's server.
-    pub(crate) fn new(context: Rc<Context>) -> anyhow::Result<Self> {
+    pub(crate) fn new(context: Arc<Context>) -> anyhow::Result<Self> {
         let options = super::link::dial_options(&context)?;
         Ok(Self::with_options(context, options))
     }
 
     /// Prepares dialling of a context's server in another way than the usual one.
-    pub(crate) fn with_options(context: Rc<Context>, options: DialOptions) -> Self {
+    pub(crate) fn with_options(context: Arc<Context>, options: DialOptions) -> Self {
         Self { context, options, backoff: Backoff::new() }
     }
 
     /// Begins an attempt. `lost_for` is how long there has been no link, `None` for the first.
     pub(crate) fn dial(&self, lost_for: Option<Duration>) -> Road {
-        let (context, mut options) = (Rc::clone(&self.context), self.options.clone());
+        let (context, mut options) = (Arc::clone(&self.context), self.options.clone());
         if lost_for.is_some_and(|lost_for| lost_for < QUICK_FOR) {
             options.timeouts.connect = QUICK_CONNECT;
             options.timeouts.tls = QUICK_TLS;

@@ -4,7 +4,7 @@
 //! `stdio` and `terminal`. Nothing of ours goes to standard output.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -59,7 +59,7 @@ enum Event {
 }
 
 /// Runs a session until it ends or is left.
-pub(crate) async fn run(context: Rc<Context>, start: Start, face: Face) -> anyhow::Result<Outcome> {
+pub(crate) async fn run(context: Arc<Context>, start: Start, face: Face) -> anyhow::Result<Outcome> {
     let signals = Signals::new().context("cannot wait for signals")?;
     let dialer = Dialer::new(context)?;
     // Standard input is read from the start: the first keys travel with the request.

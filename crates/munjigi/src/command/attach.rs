@@ -1,6 +1,6 @@
 //! `munjigi attach`: goes on with a session that runs.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -30,5 +30,5 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     let found = sessions::find(&mut Api::new(context.clone())?, &arguments.session).await?;
     let start = Start::Attach { session_id: found.session_id, from_start: arguments.from_start };
     let face = SessionOptions::default().face(found.kind == "command");
-    Ok(Finish::Session(session::run(Rc::new(context), start, face).await?))
+    Ok(Finish::Session(session::run(Arc::new(context), start, face).await?))
 }

@@ -1,7 +1,7 @@
 //! `munjigi shell`: a recorded login shell on a node, or a command with a terminal.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -110,7 +110,7 @@ pub(super) async fn start(
         document: document.document.unwrap_or_default(),
         parameters: document.parameters,
     };
-    Ok(Finish::Session(session::run(Rc::new(context), start, face).await?))
+    Ok(Finish::Session(session::run(Arc::new(context), start, face).await?))
 }
 
 /// Shows the connected nodes and lets the person choose one.

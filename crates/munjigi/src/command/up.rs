@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -112,7 +112,7 @@ fn data_dir(wish: Option<&Path>, around: &Surroundings) -> anyhow::Result<PathBu
 
 /// Runs the session: the command, the login shell, or without a terminal a demonstration.
 async fn work(arguments: Arguments, context: Context, node_id: String) -> anyhow::Result<Finish> {
-    let context = Rc::new(context);
+    let context = Arc::new(context);
     let demonstrate = arguments.command.is_empty() && !io::stdin().is_terminal();
     let command = match demonstrate {
         true => DEMONSTRATION.map(str::to_owned).to_vec(),

@@ -1,6 +1,6 @@
 //! `munjigi watch`: follows a running session live, without typing into it.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -64,7 +64,7 @@ struct Watcher {
 
 impl Watcher {
     fn new(context: Context, session_id: String, from_now: bool) -> anyhow::Result<Self> {
-        let dialer = Dialer::new(Rc::new(context))?;
+        let dialer = Dialer::new(Arc::new(context))?;
         Ok(Self {
             road: dialer.dial(None),
             dialer,

@@ -5,7 +5,7 @@
 //! was granted (no credentials here, something in between that ends the TLS, another server) is [`NotPossible`], and
 //! AWS's protocol goes on from there.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -52,7 +52,7 @@ pub(crate) async fn run(handover: &Handover, around: &Surroundings) -> anyhow::R
         Err(error) => return Ok(Carried::Not(NotPossible(format!("{error:#}")))),
     };
     let options = options_for(&context.endpoint, roots);
-    let dialer = Dialer::with_options(Rc::new(context), options);
+    let dialer = Dialer::with_options(Arc::new(context), options);
     let granted = tokio::time::timeout(GRANT_LIMIT, ask(&dialer, handover)).await;
     let late = || Asked::Not(NotPossible(format!("no answer within {} s", GRANT_LIMIT.as_secs())));
     let (way, granted) = match granted.unwrap_or_else(|_| late()) {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use munjigi_core::wire::aws::PayloadType;
 use munjigi_core::wire::aws::payload::Flag;
 use munjigi_core::wire::aws::smux::{HEADER, Mux, MuxEvent, MuxLimits, Read, Side, StreamError};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use super::Ended;
 use super::data_channel::{DataChannel, Happened};
 use super::handshake::PortKind;
+use crate::client::forward::{Listener, Near};
 use crate::client::signals::{Came, Signals};
-use crate::plugin::local::{Listener, Reader, Writer};
 use crate::plugin::note;
 use crate::plugin::words::Words;
 
@@ -48,7 +48,7 @@ enum Said {
 
 /// Everything that can happen to the loop.
 enum Event {
-    Accepted(io::Result<(Reader, Writer)>),
+    Accepted(io::Result<Near>),
     Connection(u32, Said),
     Channel(Happened),
     Came(Came),
@@ -127,7 +127,7 @@ impl Forward<'_> {
 
     fn take(&mut self, event: Event) -> io::Result<Option<Ended>> {
         match event {
-            Event::Accepted(Ok((reader, writer))) => self.accepted(reader, writer)?,
+            Event::Accepted(Ok(near)) => self.accepted(near)?,
             Event::Accepted(Err(error)) if is_passing(&error) => {}
             Event::Accepted(Err(error)) => {
                 return Ok(Some(Ended::Failed(format!("no more connections can be taken: {error}"))));
@@ -171,7 +171,7 @@ impl Forward<'_> {
         })
     }
 
-    fn accepted(&mut self, reader: Reader, writer: Writer) -> io::Result<()> {
+    fn accepted(&mut self, near: Near) -> io::Result<()> {
         let Ok(id) = self.mux.open() else {
             // Dropped: the program here sees its connection closed.
             note("too many connections at a time; one more was closed");
@@ -180,6 +180,7 @@ impl Forward<'_> {
         if !std::mem::replace(&mut self.any, true) {
             self.words.connected()?;
         }
+        let (reader, writer) = tokio::io::split(near);
         let (go_on, may_read) = mpsc::channel(1);
         let (to_write, from_loop) = mpsc::channel(1);
         let reading = tokio::spawn(read(id, reader, may_read, self.events_tx.clone()));
@@ -285,7 +286,12 @@ impl Forward<'_> {
 }
 
 /// Reads a connection piece by piece; each waits until the loop has taken the last one.
-async fn read(id: u32, mut reader: Reader, mut may_read: mpsc::Receiver<()>, events: mpsc::Sender<(u32, Said)>) {
+async fn read(
+    id: u32,
+    mut reader: ReadHalf<Near>,
+    mut may_read: mpsc::Receiver<()>,
+    events: mpsc::Sender<(u32, Said)>,
+) {
     loop {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let said = match reader.read_buf(&mut buffer).await {
@@ -299,7 +305,12 @@ async fn read(id: u32, mut reader: Reader, mut may_read: mpsc::Receiver<()>, eve
 }
 
 /// Writes what the loop gives, and closes the connection when it gives no more.
-async fn write(id: u32, mut writer: Writer, mut pieces: mpsc::Receiver<Bytes>, events: mpsc::Sender<(u32, Said)>) {
+async fn write(
+    id: u32,
+    mut writer: WriteHalf<Near>,
+    mut pieces: mpsc::Receiver<Bytes>,
+    events: mpsc::Sender<(u32, Said)>,
+) {
     while let Some(piece) = pieces.recv().await {
         let said = match writer.write_all(&piece).await {
             Ok(()) => Said::Wrote,

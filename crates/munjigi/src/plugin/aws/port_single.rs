@@ -7,13 +7,13 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use munjigi_core::session::OutputStream;
 use munjigi_core::wire::aws::PayloadType;
 use munjigi_core::wire::aws::payload::Flag;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
 use super::Ended;
 use super::data_channel::{DataChannel, Happened};
+use crate::client::forward::{Listener, Near};
 use crate::client::signals::{Came, Signals};
 use crate::client::stdio::{Screen, ScreenError, Source};
-use crate::plugin::local::{Listener, Reader, Writer};
 use crate::plugin::note;
 use crate::plugin::words::Words;
 
@@ -70,7 +70,7 @@ pub(crate) async fn forward(
                 Came::WindowChanged => continue,
             },
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+                Ok(near) => tokio::io::split(near),
                 Err(error) => {
                     tracing::debug!(%error, "a connection was not accepted");
                     continue;
@@ -98,8 +98,8 @@ pub(crate) async fn forward(
 /// Serves one connection; `None` when it was closed here.
 async fn serve(
     channel: &mut DataChannel,
-    mut reader: Reader,
-    mut writer: Writer,
+    mut reader: ReadHalf<Near>,
+    mut writer: WriteHalf<Near>,
     words: &Words,
     signals: &mut Signals,
 ) -> io::Result<Option<Ended>> {

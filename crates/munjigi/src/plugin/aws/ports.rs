@@ -8,7 +8,7 @@ use super::data_channel::DataChannel;
 use super::handshake::{PortKind, PortMode};
 use super::{End, Ended, port_mux, port_single};
 use crate::client::signals::Signals;
-use crate::plugin::local::Listener;
+use crate::plugin::local;
 use crate::plugin::note;
 use crate::plugin::words::Words;
 
@@ -49,9 +49,9 @@ async fn forward(
     words: &Words,
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
-    let listener = Listener::open(&port.properties).await?;
+    let listener = local::listen(&port.properties).await?;
     words.starting()?;
-    words.listening(&listener.place()?)?;
+    words.listening(&local::place(&listener))?;
     Ok(match port.mode {
         PortMode::Multiplexed => port_mux::run(channel, port, &listener, words, signals).await?,
         PortMode::Single | PortMode::Stdio => port_single::forward(channel, &listener, words, signals).await?,

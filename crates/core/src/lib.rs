@@ -15,6 +15,7 @@ pub mod jwt;
 #[cfg(test)]
 mod mutate;
 pub mod policy;
+pub mod proxy;
 pub mod recording;
 pub mod secret;
 pub mod session;

@@ -55,28 +55,36 @@ def idle_agents(bench, count):
     figures = Figures(f"{count} idle agents", "s")
     figures.add({"registered in": registered["seconds"], "connected in": connected, "back after a restart in": returned})
     return [figures], [
+        Goal("agents", f"{count} agents all back after a restart of the server", returned, "s", must=("<=", 60)),
         Goal("G17", f"server memory per idle agent, {count} agents", memory, "KiB", must=("<=", 64), aim=("<=", 24)),
         Goal("G20", f"server CPU per idle agent and second, {count} agents", cpu, "ms", must=("<=", 0.05), aim=("<=", 0.01)),
     ]
 
 
+# A node's link carries 512 streams.
+SESSIONS_OF_A_NODE = 250
+
+
 def idle_sessions(bench, count):
-    """G18 and G19: sessions that do nothing, in the server and in the agent."""
-    gate = Munjigi(bench.binary, bench.probe, bench.directory / "gate-sessions")
-    gate.join("near")
-    agent = gate.agents["near"].pid
+    """G18 and G19: sessions that do nothing, in the server and in the agents."""
+    gate = Munjigi(bench.binary, bench.probe, bench.directory / f"gate-sessions-{count}")
+    names = [f"near-{index}" for index in range(-(-count // SESSIONS_OF_A_NODE))]
+    for name in names:
+        gate.join(name)
+    agents = lambda: [pid for name in names for pid in processes.family(gate.agents[name].pid, gate.binary)]  # noqa: E731
     time.sleep(2)
-    idle = processes.resident(processes.family(agent, gate.binary))
-    for _ in range(5):
-        subprocess.run(gate.command("near", "true"), env=gate.environment, check=True, stdin=subprocess.DEVNULL)
+    idle = processes.resident(agents()) / len(names)
+    for name in names:
+        for _ in range(5):
+            subprocess.run(gate.command(name, "true"), env=gate.environment, check=True, stdin=subprocess.DEVNULL)
     time.sleep(1)
     server_before = processes.resident([gate.server.pid], "Rss")
-    agent_before = processes.resident(processes.family(agent, gate.binary))
-    probe = gate.start_probe("hold", "target=near", f"shell={SHELL}", f"count={count}")
+    agent_before = processes.resident(agents())
+    probe = gate.start_probe("hold", f"target={','.join(names)}", f"shell={SHELL}", f"count={count}")
     opened = answer(probe)
     time.sleep(5)
     server = (processes.resident([gate.server.pid], "Rss") - server_before) / count
-    family = processes.family(agent, gate.binary)
+    family = agents()
     of_agent = (processes.resident(family) - agent_before) / count
     window = 20
     cpu = processes.cpu_seconds(gate.server.pid)
@@ -84,12 +92,13 @@ def idle_sessions(bench, count):
     cpu = (processes.cpu_seconds(gate.server.pid) - cpu) / window / count * 1e3
     processes.stop(probe)
     gate.stop()
-    figures = Figures(f"{count} idle sessions", "")
+    figures = Figures(f"{count} idle sessions on {len(names)} nodes", "")
     figures.add({"opened in, s": opened["seconds"], "server CPU per session and second, ms": cpu,
-                 "processes of the agent": len(family)})
+                 "processes of each agent": len(family) / len(names)})
     return [figures], [
+        Goal("sessions", f"open at once of {count}", float(opened["open"]), must=(">=", count)),
         Goal("G18", f"server memory per idle session, {count} sessions", server, "KiB", must=("<=", 96), aim=("<=", 32)),
-        Goal("G19", "agent, both halves, idle (PSS)", idle / 1024, "MiB", must=("<=", 12), aim=("<=", 6)),
+        Goal("G19", f"agent, both halves, idle (PSS, {len(names)} there)", idle / 1024, "MiB", must=("<=", 12), aim=("<=", 6)),
         Goal("G19", f"agent per session without the shell, {count} sessions (PSS)", of_agent, "KiB",
              must=("<=", 1024), aim=("<=", 128)),
     ]

@@ -54,6 +54,7 @@ class OpenSsh:
             PermitRootLogin prohibit-password
             MaxStartups 1000
             MaxSessions 1000
+            Subsystem sftp /usr/lib/openssh/sftp-server
             PrintMotd no
             SetEnv SHLVL=2
         """)

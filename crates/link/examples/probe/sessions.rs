@@ -86,17 +86,20 @@ pub(super) async fn starts(place: &Place, settings: &Settings) -> Result<()> {
     report(&json!({ "seconds": seconds, "per_second": rate, "failed": failed, "why": why, "times": summary(times) }))
 }
 
-/// Opens idle sessions with terminals, says when all are ready, and holds them until standard input ends.
+/// Opens idle sessions with terminals, says when all are ready, and holds them until standard input ends. The target may
+/// be several, with commas between them, which take turns.
 pub(super) async fn hold(place: &Place, settings: &Settings) -> Result<()> {
     let count: usize = settings.number("count", 100)?;
     let mut wish = command(settings, "echo ready; exec cat")?;
     wish.pty = Some(Pty { term: "xterm".to_owned(), rows: 24, columns: 80, ..Pty::default() });
+    let targets: Vec<String> = settings.text("target")?.split(',').map(str::to_owned).collect();
     let links = dial_all(place, count.div_ceil(SESSIONS_OF_A_LINK)).await?;
     let turn = Arc::new(Semaphore::new(OPENING_TOGETHER));
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
-    for (index, link) in (0..count).zip(links.iter().cycle()) {
-        let (opener, wish, turn) = (link.connection.opener(), wish.clone(), Arc::clone(&turn));
+    for ((index, link), target) in (0..count).zip(links.iter().cycle()).zip(targets.into_iter().cycle()) {
+        let (opener, wish, turn) =
+            (link.connection.opener(), OpenSession { target, ..wish.clone() }, Arc::clone(&turn));
         tasks.spawn(async move {
             let _permit = turn.acquire().await;
             let held = tokio::time::timeout(SESSION_LIMIT, ready(&opener, wish)).await;

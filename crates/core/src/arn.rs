@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{AccountId, NodeId, SessionId};
+use crate::target::TargetName;
 
 /// A resource name: `arn:partition:service:region:account:resource`, where the resource may hold `:` and `/`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +161,11 @@ impl Deployment {
         self.ssm(&format!("session/{session}"))
     }
 
+    /// Returns the name of a target.
+    pub fn target(&self, name: &TargetName) -> Arn {
+        Arn(format!("arn:aws:munjigi:{}:{}:target/{name}", self.region, self.account).into())
+    }
+
     /// Returns the name of a session document; the built-in `AWS-…` documents have no account.
     pub fn document(&self, name: &str) -> Arn {
         if name.starts_with("AWS-") {
@@ -183,6 +189,8 @@ mod tests {
         assert_eq!(here.user("/eng/", "alice").as_str(), "arn:aws:iam::123456789012:user/eng/alice");
         assert_eq!(here.root().as_str(), "arn:aws:iam::123456789012:root");
         assert_eq!(here.document("AWS-StartSSHSession").account(), "");
+        let target = TargetName::parse("orders-db").unwrap();
+        assert_eq!(here.target(&target).as_str(), "arn:aws:munjigi:local-1:123456789012:target/orders-db");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod secret;
 pub mod session;
 pub mod sigv4;
 pub mod ssh;
+pub mod target;
 pub mod time;
 pub mod totp;
 pub mod trust;

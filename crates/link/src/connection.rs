@@ -108,13 +108,9 @@ impl Connection {
         self.closed().await
     }
 
-    /// Returns the round trip of the last answered ping, `None` before the first: pings are sent only when nothing
-    /// was heard for a while.
+    /// As [`Opener::round_trip`].
     pub fn round_trip(&self) -> Option<Duration> {
-        match self.opener.shared.round_trip_micros.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(Duration::from_micros(micros)),
-        }
+        self.opener.round_trip()
     }
 }
 
@@ -138,6 +134,15 @@ impl Opener {
         self.opens.send(answer_tx).await.map_err(|_| ended(()))?;
         let raw = answer_rx.await.map_err(|_| ended(()))?;
         Ok(Stream::new(raw, slot))
+    }
+
+    /// Returns the round trip of the last answered ping, `None` before the first: pings are sent only when nothing
+    /// was heard for a while.
+    pub fn round_trip(&self) -> Option<Duration> {
+        match self.shared.round_trip_micros.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
     }
 
     /// As [`Connection::closed`].

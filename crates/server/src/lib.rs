@@ -36,6 +36,7 @@ pub mod sessions;
 mod setup;
 mod ssh_logins;
 pub mod store;
+pub mod targets;
 #[cfg(test)]
 mod testing;
 mod tls;

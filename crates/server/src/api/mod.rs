@@ -24,7 +24,7 @@ pub(crate) mod serve;
 pub mod ssm;
 pub mod sts;
 pub mod table;
-mod tag;
+pub(crate) mod tag;
 #[cfg(test)]
 mod tests;
 mod text;

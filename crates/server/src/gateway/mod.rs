@@ -143,6 +143,11 @@ impl Gateway {
         live + self.prepared().values().filter(|prepared| prepared.facts.owner == owner).count()
     }
 
+    /// Returns how many live sessions a node has.
+    pub fn sessions_on(&self, node: &NodeId) -> usize {
+        self.sessions().values().filter(|handle| handle.facts.node == *node).count()
+    }
+
     /// Keeps a prepared session until its client comes for it.
     pub fn keep_prepared(&self, prepared: Prepared) {
         self.prepared().insert(prepared.facts.id.clone(), prepared);

@@ -68,6 +68,14 @@ pub struct NodeLink {
 }
 
 impl NodeLink {
+    /// Returns how long a message to the agent and its answer took last, if that was measured yet.
+    pub fn round_trip(&self) -> Option<Duration> {
+        match &self.opener {
+            NodeOpener::Link(opener) => opener.round_trip(),
+            NodeOpener::Aws(_) => None,
+        }
+    }
+
     /// Opens a stream to the node's agent.
     pub async fn open(&self) -> Result<NodeStream, OpenError> {
         match &self.opener {

@@ -132,6 +132,8 @@ pub enum Kind {
     Activation,
     /// A node.
     Node,
+    /// A target.
+    Target,
     /// A session.
     Session,
     /// A session document.
@@ -157,6 +159,7 @@ impl Kind {
             Self::AccessKey => "access key",
             Self::Activation => "activation",
             Self::Node => "node",
+            Self::Target => "target",
             Self::Session => "session",
             Self::Document => "document",
             Self::DocumentVersion => "document version",

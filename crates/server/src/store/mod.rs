@@ -1,4 +1,5 @@
-//! What the control plane remembers: identities, policies, documents, nodes, activations, tags, sessions and settings, in SQLite.
+//! What the control plane remembers: identities, policies, documents, nodes, targets, activations, tags, sessions and
+//! settings, in SQLite.
 //!
 //! All SQL of the server is in this folder, one file per notion; the methods of [`Store`] are what a second
 //! implementation (PostgreSQL, for several servers) has to answer. Who may ask for what is not decided here, and the
@@ -25,6 +26,7 @@ mod row;
 mod sessions;
 mod settings;
 mod tags;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -54,6 +56,7 @@ pub use pushed_keys::PushedKey;
 pub use roles::{NewRole, Role, Trust};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};
 pub use tags::{Tag, Tagged};
+pub use targets::{CredentialChange, PutTarget, StoredTarget};
 pub use users::User;
 
 /// Quotas of IAM (`aws-api` section C.9 and the model), counted in the same transaction that adds one more.
@@ -74,6 +77,8 @@ pub mod quota {
     pub const GROUPS: u64 = 300;
     /// Session documents of the account.
     pub const DOCUMENTS: u64 = 500;
+    /// Targets of the account.
+    pub const TARGETS: u64 = 5000;
     /// Versions of one document.
     pub const VERSIONS_PER_DOCUMENT: u64 = 1000;
     /// Accounts that one document is shared with.

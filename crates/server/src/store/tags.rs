@@ -1,5 +1,5 @@
-//! Tags of users, policies, documents, nodes and activations. Keys keep their spelling and are unique without regard to case,
-//! because policy conditions find them so.
+//! Tags of users, policies, documents, nodes, targets and activations. Keys keep their spelling and are unique without
+//! regard to case, because policy conditions find them so.
 
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;

@@ -3,6 +3,7 @@
 mod documents;
 mod file;
 mod suite;
+mod targets;
 
 use std::sync::Arc;
 
@@ -48,6 +49,16 @@ mod document_stories {
         a_documents_versions_count_up_and_its_default_is_chosen,
         a_document_is_deleted_by_version_and_not_while_it_is_shared,
         documents_list_by_name_and_keep_their_tags,
+    );
+}
+
+/// The same for the targets' part of the suite.
+mod target_stories {
+    use super::{sqlite, targets as suite};
+
+    run_suite!(sqlite:
+        a_target_is_put_twice_as_if_once_and_listed_by_name,
+        a_password_is_sealed_for_its_target_and_stays_where_it_was_given_for,
     );
 }
 

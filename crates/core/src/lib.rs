@@ -6,6 +6,7 @@
 
 pub mod arn;
 pub mod audit;
+pub mod copy;
 pub mod destination;
 pub mod document;
 pub mod endpoint;

@@ -4,6 +4,7 @@
 //! not which door a client came through. What the node prints is appended to the log first and delivered from it.
 //! The loop names everything that can happen in [`Happened`]; each is one method.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use munjigi_core::session::{EndReason, TerminalSize};
@@ -104,6 +105,10 @@ pub struct Hub {
     /// The connections of a port session.
     ports: Option<Arc<Ledger>>,
     connections: ConnectionSummary,
+    /// Number of the newest event in the recording, as the recorder counts them.
+    recorded: u64,
+    /// Under strict recording: up to which recorded event how many events of statements are not yet on the disk.
+    unstored: VecDeque<(u64, u64)>,
     times: Times,
     /// Why the session is being ended, once somebody ordered it.
     ending: Option<(EndReason, String)>,
@@ -169,6 +174,8 @@ impl Hub {
             size: parts.size,
             ports: parts.ports,
             connections: ConnectionSummary::default(),
+            recorded: 0,
+            unstored: VecDeque::new(),
             times,
             ending: None,
             recording_is_broken: false,
@@ -214,7 +221,8 @@ impl Hub {
         let feed_client = self.client.as_ref().is_some_and(|client| client.stream.writer.pending() < FEED_AHEAD);
         let allowed = self.node.allowed();
         let from_client = if self.ports.is_some() { FrameSet::FROM_PORT_CLIENT } else { FrameSet::FROM_CLIENT };
-        let ports = self.ports.as_deref().filter(|_| self.recorder.is_some());
+        // Connections and statements wait in the ledger while the recording is behind (T-95).
+        let ports = self.ports.as_deref().filter(|_| self.may_record());
         // One mutable borrow per arm: take the ends apart first.
         let (mut client_read, mut client_write, mut client_backlog) = (None, None, None);
         if let Some(client) = &mut self.client {
@@ -271,9 +279,14 @@ impl Hub {
     /// The node is read only while the log's readers and the recording keep up (T-95).
     fn may_read_node(&self) -> bool {
         let lag = self.client.as_ref().map_or(0, |client| self.log.end().saturating_sub(client.cursor));
-        let backlog = self.recorder.as_ref().map_or(0, Recorder::backlog);
-        // A broken recording takes nothing more, but the node's word that the program is gone must be heard.
-        self.recorder.is_some() && lag < CLIENT_LAG && (backlog < RECORDER_LAG || self.recording_is_broken)
+        lag < CLIENT_LAG && self.may_record()
+    }
+
+    /// The recording keeps up. A broken one takes nothing more, but the node's word that the program is gone must be
+    /// heard.
+    fn may_record(&self) -> bool {
+        let behind = |recorder: &Recorder| recorder.backlog() >= RECORDER_LAG && !self.recording_is_broken;
+        self.recorder.as_ref().is_some_and(|recorder| !behind(recorder))
     }
 
     /// The client is read only while the node takes its input. While the node is away input is read and dropped: the

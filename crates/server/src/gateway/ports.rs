@@ -4,6 +4,7 @@
 //! pass through it. Each is a stream to the node ([`PortStream`]); the [`Ledger`] counts them for the hub. Which door the
 //! bytes come from is not known here.
 
+mod journal;
 mod ledger;
 mod relay;
 mod stream;
@@ -21,6 +22,7 @@ use munjigi_link::framed::FrameReader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
+pub use journal::Journal;
 pub use ledger::Ledger;
 pub use relay::relay;
 pub use stream::PortStream;
@@ -89,6 +91,11 @@ impl PortSession {
     /// Returns the session as others see it.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Returns the journal for statements on a connection of this session.
+    pub fn journal(&self, connection: &PortStream) -> Journal {
+        Journal::new(self.ledger.clone(), connection.number(), self.handle.facts.limits.strict_recording)
     }
 
     /// Waits until the session takes no further connections: it is over or being ended.

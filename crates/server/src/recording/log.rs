@@ -48,6 +48,10 @@ pub struct Progress {
     pub durable_output: u64,
     /// Input before this offset is in the file.
     pub written_input: u64,
+    /// How many of the events appended here are in the file.
+    pub written_events: u64,
+    /// How many of them are on the disk.
+    pub durable_events: u64,
     /// Length of the file's part that is written; always the end of a record.
     pub written_bytes: u64,
     /// Length of the file's part that is on the disk.
@@ -116,6 +120,8 @@ pub(super) struct Log {
 #[derive(Default)]
 struct Pending {
     events: Vec<Event>,
+    /// How many were appended in all.
+    appended: u64,
     bytes: usize,
     /// The log is in the writer's queue.
     queued: bool,
@@ -128,6 +134,8 @@ struct Pending {
 struct Sink {
     file: Arc<File>,
     writer: Option<Writer>,
+    /// How many events the writer was given.
+    taken: u64,
     /// Encoded bytes that the file system refused; they belong at `written`.
     unwritten: Vec<u8>,
     written: Extent,
@@ -144,6 +152,7 @@ pub(super) struct Extent {
     pub bytes: u64,
     pub output: u64,
     pub input: u64,
+    pub events: u64,
 }
 
 /// What happens once everything is durable.
@@ -186,6 +195,7 @@ impl Log {
         let sink = Sink {
             file: Arc::new(file),
             writer: Some(writer),
+            taken: 0,
             unwritten: Vec::new(),
             written: extent,
             durable: extent,
@@ -209,8 +219,8 @@ impl Log {
         })
     }
 
-    /// Takes an event over. Returns whether the log must be queued, and whether at once.
-    pub(super) fn append(&self, event: Event) -> Result<(bool, bool), RecordingError> {
+    /// Takes an event over. Returns whether the log must be queued, whether at once, and the event's number.
+    pub(super) fn append(&self, event: Event) -> Result<(bool, bool, u64), RecordingError> {
         let bytes = weight(&event);
         let mut pending = lock(&self.pending);
         if let Some(why) = &pending.failed {
@@ -222,8 +232,9 @@ impl Log {
         self.backlog.fetch_add(bytes, Ordering::Relaxed);
         pending.bytes += bytes;
         pending.events.push(event);
+        pending.appended += 1;
         let urgent = self.mode == Mode::Strict || pending.bytes >= URGENT_BYTES;
-        Ok((!std::mem::replace(&mut pending.queued, true), urgent))
+        Ok((!std::mem::replace(&mut pending.queued, true), urgent, pending.appended))
     }
 
     /// The queue did not take the log.
@@ -284,6 +295,7 @@ impl Log {
             progress.written_output = end.output;
             progress.written_input = end.input;
             progress.written_bytes = end.bytes;
+            progress.written_events = end.events;
             more
         });
         if abandoned && matches!(sink.finish, Finish::Open) {
@@ -302,6 +314,7 @@ impl Log {
             self.fail(&error.to_string());
             return Written::Nothing;
         }
+        sink.taken += events.len() as u64;
         match self.flush(sink, scratch) {
             Ok(()) if self.mode == Mode::Strict => Written::SyncNow,
             Ok(()) => match sink.dirty_since {
@@ -343,7 +356,8 @@ impl Log {
                 return Written::Nothing;
             }
         };
-        let end = extent_of_sealed(&sealed);
+        sink.taken += events.len() as u64;
+        let end = Extent { events: sink.taken, ..extent_of_sealed(&sealed) };
         let mut outcome = self.flush_to(sink, end, scratch);
         if outcome.as_ref().is_err_and(disk::is_full) && disk.release() {
             outcome = self.flush_to(sink, end, scratch);
@@ -365,7 +379,7 @@ impl Log {
     fn flush(&self, sink: &mut Sink, encoded: &mut Vec<u8>) -> io::Result<()> {
         let Some(position) = sink.writer.as_ref().map(Writer::position) else { return Ok(()) };
         let Some(end) = sink.writer.as_ref().map(extent_of) else { return Ok(()) };
-        self.flush_to(sink, end, encoded)?;
+        self.flush_to(sink, Extent { events: sink.taken, ..end }, encoded)?;
         lock(&self.index).note(&position);
         Ok(())
     }
@@ -412,6 +426,7 @@ impl Log {
                 self.progress.send_modify(|progress| {
                     progress.durable_output = target.output;
                     progress.durable_bytes = target.bytes;
+                    progress.durable_events = target.events;
                 });
             }
             Ok(()) => {}
@@ -486,7 +501,7 @@ impl Log {
             self.sync_file(file)
         };
         write().map_err(|error| RecordingError::Failed(self.fail(&explain("repair", &error))))?;
-        let end = extent_of_sealed(&sealed);
+        let end = Extent { events: sink.taken, ..extent_of_sealed(&sealed) };
         (sink.written, sink.durable) = (end, end);
         self.progress.send_modify(|progress| {
             (progress.written_bytes, progress.durable_bytes) = (end.bytes, end.bytes);
@@ -535,11 +550,12 @@ pub(super) enum Repair {
 
 fn extent_of(writer: &Writer) -> Extent {
     let tally = writer.tally();
-    Extent { bytes: writer.file_bytes(), output: tally.output_end(), input: tally.input_bytes }
+    Extent { bytes: writer.file_bytes(), output: tally.output_end(), input: tally.input_bytes, events: 0 }
 }
 
 fn extent_of_sealed(sealed: &Sealed) -> Extent {
-    Extent { bytes: sealed.file_bytes, output: sealed.tally.output_end(), input: sealed.tally.input_bytes }
+    let tally = &sealed.tally;
+    Extent { bytes: sealed.file_bytes, output: tally.output_end(), input: tally.input_bytes, events: 0 }
 }
 
 /// Returns what an event takes in memory.

@@ -24,10 +24,12 @@ impl Recorder {
     }
 
     /// Appends an event. Touches memory only, never blocks; what it takes counts in [`Recorder::backlog`] until it is
-    /// written. Offsets must follow from the events before. An error is final: the session is to be ended.
-    pub fn append(&self, event: Event) -> Result<(), RecordingError> {
-        let (queue, urgent) = self.log.append(event)?;
-        self.shared.mailbox.send(queue.then_some(&self.log), urgent).inspect_err(|_| self.log.unqueue())
+    /// written. Offsets must follow from the events before. An error is final: the session is to be ended. Returns the
+    /// event's number, as [`Progress`] counts them.
+    pub fn append(&self, event: Event) -> Result<u64, RecordingError> {
+        let (queue, urgent, number) = self.log.append(event)?;
+        let sent = self.shared.mailbox.send(queue.then_some(&self.log), urgent);
+        sent.inspect_err(|_| self.log.unqueue()).map(|()| number)
     }
 
     /// Returns how many bytes were appended and are not yet written. The hub stops reading the node above 512 KiB and

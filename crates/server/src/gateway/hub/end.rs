@@ -17,18 +17,19 @@ use crate::gateway::peer::NodeEnd;
 use crate::gateway::timers::Due;
 
 impl Hub {
-    pub(super) fn at(&self) -> u64 {
-        u64::try_from(clock::now().since(self.facts.started).as_micros()).unwrap_or(u64::MAX)
+    pub(super) fn record(&mut self, kind: EventKind) {
+        self.record_at(clock::now(), kind);
     }
 
-    pub(super) fn record(&mut self, kind: EventKind) {
+    fn record_at(&mut self, at: Timestamp, kind: EventKind) {
         if self.recording_is_broken {
             return;
         }
-        let event = Event { at: self.at(), kind };
-        let failed = self.recorder.as_ref().and_then(|recorder| recorder.append(event).err());
-        if let Some(error) = failed {
-            self.recording_failed(&error.to_string());
+        let at = u64::try_from(at.since(self.facts.started).as_micros()).unwrap_or(u64::MAX);
+        match self.recorder.as_ref().map(|recorder| recorder.append(Event { at, kind })) {
+            Some(Ok(number)) => self.recorded = number,
+            Some(Err(error)) => self.recording_failed(&error.to_string()),
+            None => {}
         }
     }
 
@@ -64,6 +65,7 @@ impl Hub {
             self.output_acked = stored;
             self.feed_node(&Frame::OutputAck(stored));
         }
+        self.statements_stored(progress.durable_events);
         self.trim();
     }
 
@@ -73,11 +75,26 @@ impl Hub {
         self.log.trim(needed);
     }
 
-    /// Records what happened to the connections of a port session.
+    /// Records what happened to the connections of a port session, and their statements.
     pub(super) fn record_connections(&mut self) {
-        for event in self.ports.as_ref().map(|ports| ports.take()).unwrap_or_default() {
-            self.connections.add(&event);
-            self.record(EventKind::Connection(Box::new(event)));
+        let Some(taken) = self.ports.as_ref().map(|ports| ports.take()) else { return };
+        for (at, kind) in taken.events {
+            if let EventKind::Connection(event) = &kind {
+                self.connections.add(event);
+            }
+            self.record_at(at, kind);
+        }
+        if self.facts.limits.strict_recording && !self.recording_is_broken {
+            self.unstored.push_back((self.recorded, taken.statements));
+        }
+    }
+
+    /// Lets statements go to their databases whose events are on the disk, the first so many of the recording.
+    fn statements_stored(&mut self, durable_events: u64) {
+        while let Some((_, statements)) = self.unstored.pop_front_if(|(event, _)| *event <= durable_events) {
+            if let Some(ports) = &self.ports {
+                ports.statements_stored(statements);
+            }
         }
     }
 

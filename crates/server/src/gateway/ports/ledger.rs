@@ -1,7 +1,7 @@
 //! The ledger of a port session's connections: who has one, what they carried, and what the hub must still record.
 //!
 //! Connections write, the hub reads. What waits for the hub is bounded: a connection keeps its place until its end was
-//! taken.
+//! taken, and a statement its room.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,13 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use munjigi_core::recording::Connection;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use munjigi_core::recording::{Connection, Event, EventKind};
+use munjigi_core::time::Timestamp;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::PortError;
-use crate::lock;
+use crate::{clock, lock};
+
+/// Memory that statements may take until the hub has them, bytes in a session (T-95).
+const STATEMENT_ROOM: u32 = 512 * 1024;
 
 /// One direction of a connection, as far as it was carried.
 pub(super) struct Carried {
@@ -59,9 +63,19 @@ pub(super) struct Attempt {
 struct Book {
     last_number: u64,
     live: BTreeMap<u64, (Arc<Live>, OwnedSemaphorePermit)>,
-    /// For the hub; the place of a connection is free again when its last event was taken.
-    events: Vec<(Connection, Option<OwnedSemaphorePermit>)>,
+    /// For the hub; the place of a connection is free again when its last event was taken, the room of a statement too.
+    events: Vec<(Timestamp, EventKind, Option<OwnedSemaphorePermit>)>,
+    /// How many events of statements were noted in all.
+    statements: u64,
     ended: bool,
+}
+
+/// What the hub is to record.
+pub(in crate::gateway) struct Taken {
+    /// What happened and when, in order.
+    pub(in crate::gateway) events: Vec<(Timestamp, EventKind)>,
+    /// How many events of statements were noted up to here, for [`Ledger::statements_stored`].
+    pub(in crate::gateway) statements: u64,
 }
 
 /// The connections of one session.
@@ -71,6 +85,9 @@ pub struct Ledger {
     book: Mutex<Book>,
     /// Wakes the hub.
     changed: Notify,
+    room: Arc<Semaphore>,
+    /// How many events of statements are in the recording for good; told by the hub, waited for by connections.
+    stored: watch::Sender<u64>,
     /// Whether bytes to the client count as activity.
     outward_counts: bool,
     begun: Instant,
@@ -90,6 +107,8 @@ impl Ledger {
             over: CancellationToken::new(),
             book: Mutex::new(Book { last_number, ..Book::default() }),
             changed: Notify::new(),
+            room: Arc::new(Semaphore::new(STATEMENT_ROOM as usize)),
+            stored: watch::Sender::new(0),
             outward_counts,
             begun: Instant::now(),
             active: AtomicU64::new(0),
@@ -157,9 +176,46 @@ impl Ledger {
 
     fn note(&self, book: &mut Book, event: Connection, place: Option<OwnedSemaphorePermit>) {
         if !book.ended {
-            book.events.push((event, place));
+            book.events.push((clock::now(), EventKind::Connection(Box::new(event)), place));
             self.changed.notify_one();
         }
+    }
+
+    /// Hands an event of a statement to the hub and returns its number among those of the session; waits while the hub
+    /// is behind.
+    pub(super) async fn note_statement(&self, event: EventKind) -> Result<u64, PortError> {
+        let bytes = size_of::<Event>()
+            + match &event {
+                EventKind::Statement(statement) => size_of_val(&**statement) + statement.weight(),
+                EventKind::StatementEnd(end) => size_of_val(&**end) + end.weight(),
+                _ => 0,
+            };
+        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(STATEMENT_ROOM);
+        // This wait is the backpressure: whoever notes reads no further until there is room.
+        let room = self.over.run_until_cancelled(Arc::clone(&self.room).acquire_many_owned(room)).await;
+        let Some(Ok(room)) = room else { return Err(PortError::Ended) };
+        let mut book = lock(&self.book);
+        if book.ended {
+            return Err(PortError::Ended);
+        }
+        book.statements += 1;
+        book.events.push((clock::now(), event, Some(room)));
+        self.changed.notify_one();
+        Ok(book.statements)
+    }
+
+    /// Waits until so many events of statements are in the recording for good; only under strict recording that is told.
+    pub(super) async fn statements_are_stored(&self, count: u64) -> Result<(), PortError> {
+        let mut stored = self.stored.subscribe();
+        match self.over.run_until_cancelled(stored.wait_for(|stored| *stored >= count)).await {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(PortError::Ended),
+        }
+    }
+
+    /// Tells that so many events of statements are in the recording for good.
+    pub(in crate::gateway) fn statements_stored(&self, count: u64) {
+        self.stored.send_if_modified(|stored| std::mem::replace(stored, count) != count);
     }
 
     fn touch(&self) {
@@ -180,10 +236,12 @@ impl Ledger {
     }
 
     /// Takes what happened since the last time.
-    pub(in crate::gateway) fn take(&self) -> Vec<Connection> {
-        let events = std::mem::take(&mut lock(&self.book).events);
-        // The places become free here.
-        events.into_iter().map(|(event, _)| event).collect()
+    pub(in crate::gateway) fn take(&self) -> Taken {
+        let mut book = lock(&self.book);
+        let (events, statements) = (std::mem::take(&mut book.events), book.statements);
+        drop(book);
+        // Places and room become free here.
+        Taken { events: events.into_iter().map(|(at, event, _)| (at, event)).collect(), statements }
     }
 
     /// Cuts all connections; no further one is made. What is left to record comes with [`Self::take`].

@@ -38,6 +38,11 @@ impl PortStream {
         Self { raw, early, address, live, ledger, over, read_ended: false, write_ended: false, broken: None }
     }
 
+    /// Returns the connection's number in its session.
+    pub fn number(&self) -> u64 {
+        self.live.number
+    }
+
     /// Returns `address:port` that the node connected to.
     pub fn address(&self) -> &str {
         &self.address

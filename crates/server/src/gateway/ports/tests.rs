@@ -1,8 +1,21 @@
-use munjigi_core::recording::Connection;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use munjigi_core::recording::{Connection, EventKind, StatementEnd, StatementKind, StatementOutcome};
 
 use super::*;
 
 const DESTINATION: &str = "db.internal:5432";
+
+/// Takes what happened to connections.
+fn taken(ledger: &Ledger) -> Vec<Connection> {
+    let connection = |event| match event {
+        EventKind::Connection(connection) => *connection,
+        other => panic!("{other:?}"),
+    };
+    ledger.take().events.into_iter().map(|(_, event)| connection(event)).collect()
+}
 
 fn numbers(events: &[Connection]) -> Vec<(char, u64)> {
     events
@@ -43,7 +56,7 @@ async fn what_passes_is_counted_hashed_and_reported_once() {
     assert_eq!(answer, b"hello world");
     assert!(ledger.active().is_some());
     drop(stream);
-    let events = ledger.take();
+    let events = taken(&ledger);
     assert_eq!(numbers(&events), [('o', 7), ('c', 7)]);
     let hash = |bytes: &[u8]| <[u8; 32]>::try_from(digest(&SHA256, bytes).as_ref()).unwrap();
     let why = "both sides ended it".to_owned();
@@ -77,7 +90,7 @@ async fn the_end_of_the_session_cuts_what_is_open_and_makes_nothing_new() {
     assert!(all.is_empty() || all == b"hello");
     assert!(stream.write_all(b"x").await.is_err());
     drop(stream);
-    assert_eq!(numbers(&ledger.take()), [('o', 1), ('c', 1)]);
+    assert_eq!(numbers(&taken(&ledger)), [('o', 1), ('c', 1)]);
     assert_eq!(ledger.attempt().err(), Some(PortError::Ended));
 }
 
@@ -89,7 +102,7 @@ async fn places_are_free_when_the_hub_has_taken_their_ends() {
     ledger.refused(attempts.pop().unwrap(), DESTINATION, "nobody listens");
     // Until then what waits for the hub is bounded.
     assert_eq!(ledger.attempt().err(), Some(PortError::TooMany));
-    assert_eq!(ledger.take().len(), 1);
+    assert_eq!(taken(&ledger).len(), 1);
     drop(ledger.attempt().unwrap());
     drop(attempts.pop());
     assert!(ledger.attempt().is_ok());
@@ -115,4 +128,68 @@ fn what_a_node_says_is_cut_to_words() {
     let expected = PortError::Refused { code: "Conn2JRefused".into(), message: "no[2J".into() };
     assert_eq!(from_node(refused), expected);
     assert_eq!(address(Accepted { address: "[::1]:22\u{7}".into(), ..Accepted::default() }), "[::1]:22");
+}
+
+/// Polls once.
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn done(journal: &Journal, number: u64) -> StatementEnd {
+    let (connection, tag, code) = (journal.connection(), String::new(), String::new());
+    StatementEnd { connection, number, outcome: StatementOutcome::Done, rows: None, tag, code, micros: 1 }
+}
+
+#[tokio::test]
+async fn statements_come_in_order_with_their_connections_and_wait_for_room() {
+    let ledger = Arc::new(Ledger::new(0, false));
+    let (stream, _far) = stream(&ledger);
+    let journal = Journal::new(ledger.clone(), stream.number(), false);
+    let text = "x".repeat(40_000);
+    let mut begun = 0;
+    let waits = loop {
+        let mut begins = Box::pin(journal.begin(journal.statement(StatementKind::Query, &text)));
+        match poll(begins.as_mut()) {
+            Poll::Ready(begins) => begins.unwrap(),
+            Poll::Pending => break begins,
+        }
+        begun += 1;
+        assert!(begun < 100, "not bounded");
+    };
+    assert!(begun >= 10);
+    // What is short finds room no more easily than what is long: it would overtake.
+    assert!(poll(pin!(journal.end(done(&journal, 1)))).is_pending());
+    let taken = ledger.take();
+    assert_eq!((taken.events.len(), taken.statements), (1 + begun, begun as u64));
+    assert!(matches!(&taken.events[0].1, EventKind::Connection(_)));
+    assert!(matches!(&taken.events[begun].1, EventKind::Statement(last) if last.number == begun as u64));
+    drop(waits);
+    journal.end(done(&journal, 1)).await.unwrap();
+    journal.settled().await.unwrap();
+    drop(stream);
+    let kinds = ledger.take().events;
+    assert!(matches!(kinds.as_slice(), [(_, EventKind::StatementEnd(_)), (_, EventKind::Connection(_))]));
+    ledger.end("over");
+    assert_eq!(journal.begin(journal.statement(StatementKind::Query, "x")).await, Err(PortError::Ended));
+}
+
+#[tokio::test]
+async fn under_strict_recording_a_statement_settles_when_it_is_stored() {
+    let ledger = Arc::new(Ledger::new(0, false));
+    let journal = Journal::new(ledger.clone(), 1, true);
+    journal.settled().await.unwrap();
+    journal.begin(journal.statement(StatementKind::Query, "select 1")).await.unwrap();
+    journal.begin(journal.statement(StatementKind::Query, "select 2")).await.unwrap();
+    let mut settled = pin!(journal.settled());
+    assert!(poll(settled.as_mut()).is_pending());
+    let statements = ledger.take().statements;
+    ledger.statements_stored(statements - 1);
+    assert!(poll(settled.as_mut()).is_pending());
+    ledger.statements_stored(statements);
+    settled.await.unwrap();
+    journal.begin(journal.statement(StatementKind::Query, "select 3")).await.unwrap();
+    let mut settled = pin!(journal.settled());
+    assert!(poll(settled.as_mut()).is_pending());
+    ledger.end("over");
+    assert_eq!(settled.await, Err(PortError::Ended));
 }

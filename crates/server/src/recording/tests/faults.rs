@@ -16,7 +16,7 @@ async fn what_waits_for_a_slow_disk_is_bounded() {
         let mut at = 0;
         loop {
             match recorder.append(output(at, &piece)) {
-                Ok(()) => at += 60_000,
+                Ok(_) => at += 60_000,
                 Err(RecordingError::Overrun) => break at,
                 Err(error) => panic!("{error}"),
             }

@@ -218,8 +218,9 @@ async fn strict_recordings_become_durable_without_more_to_write() {
     let recorder = recordings.create(&id, &meta(&id), Mode::Strict).await.unwrap();
     let mut progress = recorder.progress();
     for at in 0..20 {
-        recorder.append(output(at, b"k")).unwrap();
-        progress.wait_for(|progress| progress.durable_output == at + 1).await.unwrap();
+        assert_eq!(recorder.append(output(at, b"k")).unwrap(), at + 1);
+        let durable = progress.wait_for(|progress| progress.durable_events == at + 1).await.unwrap().clone();
+        assert_eq!((durable.durable_output, durable.written_events), (at + 1, at + 1));
     }
     drop(recorder);
     progress.wait_for(|progress| progress.closed).await.unwrap();

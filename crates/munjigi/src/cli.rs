@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Audit(command::audit::Arguments),
     Verify(command::verify::Arguments),
     Explain(command::explain::Arguments),
+    Target(command::target::Arguments),
     User(command::user::Arguments),
     Policy(command::policy::Arguments),
     Plugin(command::plugin::Arguments),

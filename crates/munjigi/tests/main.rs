@@ -25,4 +25,5 @@ mod ports;
 mod sessions;
 mod ssm_agent;
 mod sts;
+mod targets;
 mod terminal;

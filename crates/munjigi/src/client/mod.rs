@@ -21,6 +21,7 @@ pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod stdio;
 pub(crate) mod table;
+pub(crate) mod targets;
 pub(crate) mod terminal;
 pub(crate) mod text;
 pub(crate) mod wish;

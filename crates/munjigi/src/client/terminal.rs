@@ -3,16 +3,18 @@
 //! The saved settings are one per process, so that a panic or a signal anywhere restores them too.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use munjigi_core::session::{TerminalSize, environment_allowed};
 use munjigi_core::wire::message::Pty;
-use nix::sys::termios::{InputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// Settings to go back to while raw mode is on. Held for single calls only.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+/// Longest line that is read from standard input.
+const MAX_LINE_BYTES: u64 = 8192;
 /// Size given to a session with a terminal when this program has none (`-t` in a pipe).
 const SIZE_WITHOUT_TERMINAL: TerminalSize = TerminalSize { rows: 24, columns: 80, width_pixels: 0, height_pixels: 0 };
 
@@ -50,6 +52,29 @@ pub(crate) fn restore() {
         // At once, not after draining: the terminal may be stopped. There is nobody left to tell of a failure.
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &before);
     }
+}
+
+/// Asks for a line on the terminal and does not show what is typed. Fails when standard input is no terminal.
+pub(crate) fn ask_hidden(question: &str) -> io::Result<String> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut hidden = before.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    io::stderr().write_all(question.as_bytes())?;
+    *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    let asked = tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(io::Error::from).and_then(|()| read_line());
+    restore();
+    // The newline was not shown either.
+    io::stderr().write_all(b"\n")?;
+    asked
+}
+
+/// Reads a line of standard input, without its end.
+pub(crate) fn read_line() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().lock().take(MAX_LINE_BYTES).read_line(&mut line)?;
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    Ok(line)
 }
 
 /// Makes a panic restore the terminal before its message is printed.

@@ -1,11 +1,11 @@
-//! `munjigi ls`: the nodes, and which of them are connected.
+//! `munjigi ls`: the nodes, and which of them are connected; or the targets behind them.
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Finish, looking, note, print, print_json};
+use super::{Finish, looking, note, print, print_json, target};
 use crate::cli::{Format, Output, Where};
 use crate::client::api::{Api, CallContext as _};
 use crate::client::api_types::{Epoch, ListNodes, Node, NodeList};
@@ -15,10 +15,16 @@ use crate::client::text::duration;
 
 /// List the nodes
 #[derive(Debug, Args)]
-#[command(visible_alias = "nodes", after_help = "Examples:\n  munjigi ls\n  munjigi ls tag:Role=web --output json")]
+#[command(
+    visible_alias = "nodes",
+    after_help = "Examples:\n  munjigi ls\n  munjigi ls tag:Role=web --output json\n  munjigi ls --targets"
+)]
 pub(crate) struct Arguments {
     /// Only these: a name, an id, the head of an id, or tag:Key=Value
     node: Option<String>,
+    /// List the targets instead: named services that are reached through nodes
+    #[arg(long, conflicts_with = "node")]
+    targets: bool,
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
@@ -26,6 +32,9 @@ pub(crate) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+    if arguments.targets {
+        return looking(&arguments.place, async |api| target::list(api, arguments.output.output).await).await;
+    }
     let nodes = looking(&arguments.place, async |api| list(api, arguments.node.as_deref()).await).await?;
     match arguments.output.output {
         Format::Json => print_json(&nodes.iter().map(Line::of).collect::<Vec<_>>())?,

@@ -19,6 +19,7 @@ pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod shell;
 pub(crate) mod sshd;
+pub(crate) mod target;
 pub(crate) mod up;
 pub(crate) mod user;
 pub(crate) mod verify;
@@ -69,6 +70,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Audit(arguments) => wait_for(audit::run(arguments)),
         Command::Verify(arguments) => wait_for(verify::run(arguments)),
         Command::Explain(arguments) => wait_for(explain::run(arguments)),
+        Command::Target(arguments) => wait_for(target::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
         Command::CredentialProcess(arguments) => wait_for(credential_process::run(arguments)),

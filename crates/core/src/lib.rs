@@ -15,6 +15,7 @@ pub mod id;
 pub mod jwt;
 #[cfg(test)]
 mod mutate;
+pub mod mysql;
 pub mod policy;
 pub mod proxy;
 pub mod recording;

@@ -1,0 +1,78 @@
+//! The prepared statements of a connection: what text stands behind the server's numbers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::recording::Statement;
+
+/// Most statements that are known at once. MySQL allows 16,382 on a whole server by default; one more is refused.
+pub(super) const MAX_STATEMENTS: usize = 1 << 16;
+/// Most bytes of text kept; of statements beyond only the number of their preparation is known.
+const MAX_TEXT_BYTES: usize = 2 << 20;
+
+/// A statement's text as it was recorded when it was prepared.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// Number of its preparation in the recording.
+    pub(super) number: u64,
+    pub(super) text: Option<Arc<str>>,
+    pub(super) bytes: u64,
+    pub(super) is_cut: bool,
+    pub(super) is_masked: bool,
+}
+
+impl Text {
+    pub(super) fn of(statement: &Statement) -> Self {
+        let &Statement { number, bytes, cut, masked, .. } = statement;
+        Self { number, text: Some(Arc::from(&*statement.text)), bytes, is_cut: cut, is_masked: masked }
+    }
+
+    fn memory(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Prepared {
+    by_id: HashMap<u32, Text>,
+    bytes: usize,
+    /// Of the newest preparation that was sent, for clients that execute before they know its number.
+    newest: Option<Text>,
+}
+
+impl Prepared {
+    pub(super) fn is_full(&self) -> bool {
+        self.by_id.len() >= MAX_STATEMENTS
+    }
+
+    pub(super) fn sent(&mut self, text: Text) {
+        self.newest = Some(text);
+    }
+
+    pub(super) fn insert(&mut self, id: u32, mut text: Text) {
+        self.forget(id);
+        if self.is_full() {
+            return;
+        }
+        if self.bytes + text.memory() > MAX_TEXT_BYTES {
+            text.text = None;
+        }
+        self.bytes += text.memory();
+        self.by_id.insert(id, text);
+    }
+
+    /// Looks a statement up; MariaDB's clients say `u32::MAX` for the newest.
+    pub(super) fn get(&self, id: u32) -> Option<&Text> {
+        if id == u32::MAX { self.newest.as_ref() } else { self.by_id.get(&id) }
+    }
+
+    pub(super) fn forget(&mut self, id: u32) {
+        if let Some(text) = self.by_id.remove(&id) {
+            self.bytes -= text.memory();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -6,6 +6,8 @@
 mod call;
 mod clock;
 mod config;
+mod confine;
+mod copy_worker;
 mod destinations;
 mod halves;
 mod identity;
@@ -34,7 +36,7 @@ pub struct RunOptions {
 /// mi-…` on standard output once the link stands.
 ///
 /// Call it while the process has one thread: it starts copies of itself. The program must lead `agent link-half` to
-/// [`link_half_main`]; the agent runs it again that way.
+/// [`link_half_main`] and `agent copy-worker` to [`copy_worker_main`]; the agent runs it again that way.
 pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
 }
@@ -49,4 +51,9 @@ pub fn keys_socket(data_dir: &Path) -> anyhow::Result<PathBuf> {
 /// Runs the link half; only the agent itself starts it, as `agent link-half`.
 pub fn link_half_main() -> anyhow::Result<()> {
     link_half::run()
+}
+
+/// Reads or writes the files of one copy; only the agent itself starts it, as `agent copy-worker`.
+pub fn copy_worker_main() -> anyhow::Result<()> {
+    copy_worker::run()
 }

@@ -3,9 +3,9 @@
 //! It is a process of its own without privileges. What it knows of the node comes from the privileged half, over its
 //! standard input; what it may ask for stands in [`crate::halves`].
 
-mod confine;
 mod dialing;
 mod logins;
+mod near;
 mod port;
 mod program;
 mod reach;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::halves::{self, Channel, ChannelError, ToLink, ToSpawn};
 use crate::ring::Ring;
-use crate::sys;
+use crate::{confine, sys};
 
 use logins::Logins;
 use program::Program;
@@ -70,7 +70,7 @@ impl Sessions {
 pub(crate) fn run() -> anyhow::Result<()> {
     let channel = sys::inherited(0).context("the link half is started by `munjigi agent run` only")?;
     // Before anything from outside is read, and while there is one thread.
-    confine::confine()?;
+    confine::confine(&[])?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

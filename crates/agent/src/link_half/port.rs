@@ -18,12 +18,12 @@ use munjigi_core::wire::message::{Accepted, Connect, Resolved};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::Stream;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::near::Near;
 use super::reach::{self, Reach};
 use super::session::Attached;
 use super::spawn_client::{SpawnClient, StartRefused};
@@ -147,14 +147,25 @@ impl Ports {
         port: &Port,
         wish: Connect,
         spawn: &SpawnClient,
-    ) -> Result<(TcpStream, String), StartRefused> {
+    ) -> Result<(Near, String), StartRefused> {
         let endpoint = port.endpoint(&wish)?;
-        let Endpoint::Tcp(destination) = &endpoint else {
-            return Err(refusal("UnsupportedOperation", format!("this node reaches no {endpoint}")));
+        let failed = |error: &dyn std::fmt::Display| refusal("InternalServerError", error.to_string());
+        let destination = match &endpoint {
+            Endpoint::Tcp(destination) => destination,
+            // Reached as the OS user, which only the privileged half can become; what it has reached comes along.
+            Endpoint::Unix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => {
+                let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
+                let socket = answer.map_err(|error| failed(&error))??.pop();
+                let socket = socket.ok_or_else(|| failed(&"the privileged half sent no socket"))?;
+                return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, endpoint.to_string()));
+            }
+            Endpoint::Listen(_) => {
+                return Err(refusal("UnsupportedOperation", format!("nothing can be connected to at {endpoint}")));
+            }
         };
         if !port.knows(destination) {
             let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
-            answer.map_err(|error| refusal("InternalServerError", error.to_string()))??;
+            answer.map_err(|error| failed(&error))??;
             port.learn(destination);
         }
         let mut addresses = self.reach.checked_addresses(destination).await?;
@@ -166,7 +177,7 @@ impl Ports {
         let (socket, address) = reach::dial(destination, &addresses).await?;
         // What is typed goes at once; failing that it goes a little later.
         let _ = socket.set_nodelay(true);
-        Ok((socket, address.to_string()))
+        Ok((Near::Tcp(socket), address.to_string()))
     }
 }
 
@@ -191,7 +202,7 @@ async fn reveal(attached: &mut Attached, addresses: &[std::net::SocketAddr]) -> 
 
 /// Carries bytes both ways until both directions have ended. What breaks on one side breaks on the other: a socket is
 /// closed with a reset, a stream by being dropped.
-async fn relay(mut stream: Stream, early: &BytesMut, mut socket: TcpStream, address: &str, over: &CancellationToken) {
+async fn relay(mut stream: Stream, early: &BytesMut, mut socket: Near, address: &str, over: &CancellationToken) {
     let carried = over.run_until_cancelled(async {
         socket.write_all(early).await?;
         copy_bidirectional_with_sizes(&mut stream, &mut socket, BUFFER, BUFFER).await
@@ -199,8 +210,7 @@ async fn relay(mut stream: Stream, early: &BytesMut, mut socket: TcpStream, addr
     let carried = carried.await.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()));
     if let Err(error) = carried {
         tracing::debug!(%error, address, "a connection broke");
-        // A socket that is broken already cannot be broken further.
-        let _ = socket.set_zero_linger();
+        socket.reset();
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod account;
 mod child;
+mod copying;
 mod default_user;
 mod key_socket;
 mod keys;
@@ -22,7 +23,7 @@ mod reach;
 mod session;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -83,6 +84,8 @@ struct SpawnHalf {
     cgroups: Option<Cgroups>,
     signals: SignalFd,
     sessions: BTreeMap<SessionId, Session>,
+    /// The workers of copies that were not reaped yet.
+    workers: BTreeSet<Pid>,
     keys: Keys,
     /// Where sshd's helper asks; there from the first key on.
     key_socket: Option<KeySocket>,
@@ -146,6 +149,7 @@ impl SpawnHalf {
             cgroups: None,
             signals,
             sessions: BTreeMap::new(),
+            workers: BTreeSet::new(),
             keys: Keys::default(),
             key_socket: None,
             login_log,
@@ -376,6 +380,9 @@ impl SpawnHalf {
             self.lose_link(&anyhow::anyhow!("it ended with {status:?}"));
             return;
         }
+        if self.workers.remove(&pid) {
+            return;
+        }
         let now = clock::monotonic();
         if let Some(log) = &mut self.login_log {
             log.reaped(pid, now);
@@ -518,7 +525,8 @@ impl SpawnHalf {
                 let message = "this node's owner lets no port sessions through (forwarding in agent.toml)".to_owned();
                 return Err(Refusal::denied("ForwardingOff", message));
             }
-            return Ok(Session::port(grant.session, grant.os_user, endpoints, ring));
+            let granted = reach::Granted::new(endpoints, grant.privileged);
+            return Ok(Session::port(grant.session, grant.os_user, granted, ring));
         }
         let allowed = self.config.allowed_users.as_deref();
         default_user::make_if_missing(&grant.os_user, allowed, self.config.create_default_user)

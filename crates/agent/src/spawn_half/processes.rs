@@ -90,6 +90,16 @@ impl Processes {
         (Self::Kinship { leader: None, mark }, None)
     }
 
+    /// Opens what a further process of the session joins through, if there is such a thing.
+    pub(crate) fn joining(&self) -> std::io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Cgroup(path) => {
+                fs::OpenOptions::new().write(true).open(path.join("cgroup.procs")).map(|procs| Some(procs.into()))
+            }
+            Self::Kinship { .. } | Self::Nothing => Ok(None),
+        }
+    }
+
     /// Takes note of the session's first process.
     pub(crate) fn started(&mut self, pid: Pid) {
         if let Self::Kinship { leader, .. } = self {

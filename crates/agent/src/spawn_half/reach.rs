@@ -4,6 +4,7 @@
 //! does not know yet, and gets nothing that no grant names.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Action;
@@ -22,12 +23,19 @@ pub(super) struct Granted {
     first: Vec<Endpoint>,
     /// Newest last.
     added: VecDeque<Endpoint>,
+    /// Whether a grant lets the OS user be an administrator of this node (T-54).
+    privileged: bool,
 }
 
 impl Granted {
     /// Begins with those of the first grant.
-    pub(super) fn new(first: Vec<Endpoint>) -> Self {
-        Self { first, added: VecDeque::new() }
+    pub(super) fn new(first: Vec<Endpoint>, privileged: bool) -> Self {
+        Self { first, added: VecDeque::new(), privileged }
+    }
+
+    /// Tells whether the OS user may be an administrator.
+    pub(super) fn privileged(&self) -> bool {
+        self.privileged
     }
 
     /// Returns those of the first grant.
@@ -52,16 +60,24 @@ impl Granted {
 }
 
 impl SpawnHalf {
-    /// Answers whether a session may reach an endpoint.
+    /// Answers whether a session may reach an endpoint; with what was reached, where this half must do it.
     pub(super) fn reach(&mut self, request: u64, session: &SessionId, endpoint: &Endpoint, grant: &[u8]) {
-        let answer = match self.try_reach(session, endpoint, grant) {
-            Ok(()) => ToLink::Reached { request },
+        let reached = self.try_reach(session, endpoint, grant).and_then(|()| match endpoint {
+            Endpoint::Upload(_) | Endpoint::Download(_) => self.start_copying(session, endpoint).map(Some),
+            Endpoint::Unix(_) => {
+                Err(Refusal::failed("UnsupportedOperation", &format!("this node does not connect to {endpoint}")))
+            }
+            Endpoint::Tcp(_) | Endpoint::Listen(_) => Ok(None),
+        });
+        let (answer, socket) = match reached {
+            Ok(socket) => (ToLink::Reached { request }, socket),
             Err(Refusal { code, reason, message }) => {
                 tracing::warn!(reason, %session, "a connection was refused: {message}");
-                ToLink::Refused { request, code: code.to_owned(), message, reason: reason.to_owned() }
+                (ToLink::Refused { request, code: code.to_owned(), message, reason: reason.to_owned() }, None)
             }
         };
-        self.with_link(|link| link.send(&answer, &[]));
+        let descriptors: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+        self.with_link(|link| link.send(&answer, &descriptors));
     }
 
     fn try_reach(&mut self, session: &SessionId, endpoint: &Endpoint, grant: &[u8]) -> Result<(), Refusal> {
@@ -81,7 +97,9 @@ impl SpawnHalf {
             if grant.os_user != session.os_user {
                 return Err(Refusal::denied("OsUserInvalid", "the grant names another OS user".to_owned()));
             }
-            session.granted.as_mut().ok_or_else(over)?.add(endpoints);
+            let granted = session.granted.as_mut().ok_or_else(over)?;
+            granted.privileged |= grant.privileged;
+            granted.add(endpoints);
         }
         let session = self.sessions.get(session).filter(|session| session.exited.is_none()).ok_or_else(over)?;
         if !session.granted.as_ref().is_some_and(|granted| granted.contains(endpoint)) {

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::{ExitStatus, Signal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -87,8 +86,8 @@ impl Session {
     }
 
     /// Builds a port session.
-    pub(crate) fn port(id: SessionId, os_user: String, first: Vec<Endpoint>, ring: OwnedFd) -> Self {
-        Self { granted: Some(Granted::new(first)), ..Self::stillborn(id, os_user, ring, Processes::Nothing) }
+    pub(crate) fn port(id: SessionId, os_user: String, granted: Granted, ring: OwnedFd) -> Self {
+        Self { granted: Some(granted), ..Self::stillborn(id, os_user, ring, Processes::Nothing) }
     }
 
     fn stillborn(id: SessionId, os_user: String, ring: OwnedFd, processes: Processes) -> Self {

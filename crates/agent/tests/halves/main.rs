@@ -14,6 +14,7 @@
 )]
 
 mod agent;
+mod copying;
 mod dying;
 mod grants;
 mod identity;
@@ -60,6 +61,8 @@ const TESTS: &[Test] = tests![
     ports::the_end_of_a_port_session_cuts_its_connections,
     ports::what_breaks_on_one_side_breaks_on_the_other,
     ports::a_port_session_outlives_a_killed_link_half,
+    copying::files_go_both_ways_as_the_user_and_nowhere_that_no_grant_names,
+    copying::a_copy_ends_with_its_session_and_leaves_nothing_behind,
     dying::a_killed_link_half_loses_and_doubles_nothing,
     dying::a_killed_privileged_half_takes_its_shells_along,
     dying::a_killed_keeper_takes_its_shells_along,
@@ -74,6 +77,9 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["agent", "link-half"] => {
             return agent::as_process(|| munjigi_agent::link_half_main().map(|()| ExitCode::SUCCESS));
+        }
+        ["agent", "copy-worker"] => {
+            return agent::as_process(|| munjigi_agent::copy_worker_main().map(|()| ExitCode::SUCCESS));
         }
         ["agent", "run", directory] => {
             let data_dir = directory.into();

@@ -85,6 +85,9 @@ enum AgentCommand {
     /// The half that talks to the network; started by the agent itself
     #[command(hide = true)]
     LinkHalf,
+    /// Reads or writes the files of one copy; started by the agent itself
+    #[command(hide = true)]
+    CopyWorker,
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -114,6 +117,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         }),
         AgentCommand::LinkHalf => {
             munjigi_agent::link_half_main()?;
+            Ok(Finish::Done)
+        }
+        AgentCommand::CopyWorker => {
+            munjigi_agent::copy_worker_main()?;
             Ok(Finish::Done)
         }
     }

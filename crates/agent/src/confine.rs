@@ -1,7 +1,8 @@
-//! What the link half gives up before it hears the network: core dumps, other programs, other identities, listening.
+//! What processes that hear strangers give up first: core dumps, other programs, other identities, listening.
 //!
-//! It parses what comes from outside, so it is the half that may be taken over. It then holds descriptors of running
-//! sessions and nothing else, and the filter keeps it from starting, tracing or becoming anything (T-74).
+//! The link half parses what comes from outside, so it is the half that may be taken over. It then holds descriptors of
+//! running sessions and nothing else, and the filter keeps it from starting, tracing or becoming anything (T-74). The
+//! copy worker gives up the network as well.
 
 use std::collections::BTreeMap;
 
@@ -59,11 +60,12 @@ const DENIED: &[i64] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// Confines this process and everything that it starts from here on. Call while it has one thread.
-pub(crate) fn confine() -> anyhow::Result<()> {
-    nix::sys::prctl::set_dumpable(false).context("failed to protect the link half's memory")?;
+/// Confines this process and everything that it starts from here on; calls in `also` are refused too. Call while it has
+/// one thread.
+pub(crate) fn confine(also: &[i64]) -> anyhow::Result<()> {
+    nix::sys::prctl::set_dumpable(false).context("failed to protect this process's memory")?;
     nix::sys::prctl::set_no_new_privs().context("failed to renounce new privileges")?;
-    let denied: BTreeMap<i64, Vec<_>> = DENIED.iter().map(|number| (*number, Vec::new())).collect();
+    let denied: BTreeMap<i64, Vec<_>> = DENIED.iter().chain(also).map(|number| (*number, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let arch = std::env::consts::ARCH.try_into().context("this processor has no system call filter")?;
     let filter =

@@ -23,6 +23,7 @@ mod directory;
 mod disk;
 pub mod door;
 mod evidence;
+mod forwarding;
 pub mod gateway;
 mod http;
 pub mod identity;

@@ -12,10 +12,9 @@ use crate::Server;
 use crate::api::ec2::place::Place;
 use crate::api::ec2_instance_connect::open_tunnel;
 use crate::api::munjigi::attach_session::WATCH_ACTION;
+use crate::api::os_user::{choose_user_requirement, privileged_requirement};
 use crate::api::ssm::document::{PREFERENCES, Reference};
-use crate::api::ssm::start_session::{
-    choose_user_requirement, document_requirement, privileged_requirement, start_requirement, to,
-};
+use crate::api::ssm::start_session::{document_requirement, start_requirement, to};
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::clock;
 use crate::door::{self, RequestMeta};

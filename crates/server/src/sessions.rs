@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::Server;
 use crate::api::error::ApiError;
-use crate::api::ssm::start_session::Judged;
+use crate::api::prepare::Judged;
 use crate::clock;
 use crate::door::{RequestMeta, Via};
 use crate::gateway::facts::{Outcome, SessionFacts};

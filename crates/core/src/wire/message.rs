@@ -20,6 +20,7 @@ pub struct Open {
 pub mod open {
     /// What the opener wants.
     #[derive(Clone, PartialEq, prost::Oneof)]
+    #[expect(clippy::large_enum_variant, reason = "there is one per stream, and the frame holds it in a box")]
     pub enum Wish {
         /// Client to server: start a session.
         #[prost(message, tag = "1")]

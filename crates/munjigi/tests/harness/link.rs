@@ -3,10 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::sigv4::{self, Credentials, SecretKey};
 use munjigi_core::time::Timestamp;
 use munjigi_core::wire::hello::{Hello, Role, VERSION_MAX, VERSION_MIN};
-use munjigi_core::wire::message::{Accepted, Connect, End, Open, OpenSession, PortWish, Refused, open};
+use munjigi_core::wire::message::{
+    Accepted, Connect, End, EndpointWish, ForwardWish, Open, OpenSession, PortWish, Refused, open,
+};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
 use munjigi_link::framed::{FrameReader, FrameWriter};
@@ -25,9 +28,15 @@ impl TestLink {
         let file = std::fs::read_to_string(server.data_dir().join("admin.credentials")).unwrap();
         let mut pairs = file.lines().filter_map(|line| line.split_once('='));
         let mut value = |name: &str| pairs.find(|(key, _)| key.trim() == name).unwrap().1.trim().to_owned();
+        let (access_key, secret) = (value("aws_access_key_id"), value("aws_secret_access_key"));
+        Self::dial_as(server, &access_key, &secret).await
+    }
+
+    /// Dials as somebody else, by an access key.
+    pub(crate) async fn dial_as(server: &TestServer, access_key: &str, secret: &str) -> Self {
         let credentials = Credentials {
-            access_key_id: value("aws_access_key_id"),
-            secret: SecretKey::new(value("aws_secret_access_key")),
+            access_key_id: access_key.to_owned(),
+            secret: SecretKey::new(secret.to_owned()),
             session_token: None,
         };
         let hello = Hello {
@@ -48,7 +57,23 @@ impl TestLink {
     /// Opens a port session; an empty host is the node itself.
     pub(crate) async fn port_session(&self, node: &str, host: &str, port: u16) -> Result<PortClient, Refused> {
         let port = Some(PortWish { host: host.to_owned(), port: port.into() });
-        let wish = OpenSession { target: node.to_owned(), port, ..OpenSession::default() };
+        self.session(OpenSession { target: node.to_owned(), port, ..OpenSession::default() }).await
+    }
+
+    /// Opens a forward session to endpoints as the API writes them.
+    pub(crate) async fn forward(&self, node: &str, endpoints: &[&str], dynamic: bool) -> Result<PortClient, Refused> {
+        let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
+        let purpose = "test".to_owned();
+        self.forward_wish(node, ForwardWish { endpoints, dynamic, purpose, ..ForwardWish::default() }).await
+    }
+
+    /// Opens a forward session.
+    pub(crate) async fn forward_wish(&self, node: &str, forward: ForwardWish) -> Result<PortClient, Refused> {
+        let forward = Some(forward);
+        self.session(OpenSession { target: node.to_owned(), forward, ..OpenSession::default() }).await
+    }
+
+    async fn session(&self, wish: OpenSession) -> Result<PortClient, Refused> {
         let (read, write) = split(self.0.connection.opener().open().await.unwrap());
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
         let open = Open { wish: Some(open::Wish::Session(wish)) };
@@ -62,8 +87,18 @@ impl TestLink {
 
     /// Opens a connection of a port session.
     pub(crate) async fn connect(&self, session: &str) -> Result<(Stream, Accepted), Refused> {
+        self.wish(Connect { session_id: session.to_owned(), ..Connect::default() }).await
+    }
+
+    /// Opens a connection to an endpoint as the API writes it.
+    pub(crate) async fn reach(&self, session: &str, to: &str) -> Result<(Stream, Accepted), Refused> {
+        let (session_id, endpoint) = (session.to_owned(), Some(endpoint(to)));
+        self.wish(Connect { session_id, endpoint, ..Connect::default() }).await
+    }
+
+    async fn wish(&self, wish: Connect) -> Result<(Stream, Accepted), Refused> {
         let mut stream = self.0.connection.opener().open().await.unwrap();
-        let wish = open::Wish::Connect(Connect { session_id: session.to_owned(), ..Connect::default() });
+        let wish = open::Wish::Connect(wish);
         let mut first = BytesMut::new();
         Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first).unwrap();
         stream.write_all(&first).await.unwrap();
@@ -79,6 +114,10 @@ impl TestLink {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn endpoint(text: &str) -> EndpointWish {
+    (&text.parse::<Endpoint>().unwrap()).into()
 }
 
 /// The client's end of a port session's own stream.

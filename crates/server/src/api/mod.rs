@@ -17,7 +17,9 @@ pub mod munjigi;
 #[cfg(test)]
 pub(crate) mod mutate;
 pub mod operation;
+pub(crate) mod os_user;
 mod paging;
+pub(crate) mod prepare;
 mod query;
 pub(crate) mod replay;
 pub(crate) mod serve;

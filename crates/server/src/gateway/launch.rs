@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::{Action, Grant, MAX_LIFE};
 use munjigi_core::session::{EndReason, SessionKind, environment_allowed};
 use munjigi_core::wire::Frame;
@@ -16,7 +17,7 @@ use super::hub::{Beginning, Hub, HubParts};
 use super::log::SessionLog;
 use super::nodes::NodeLink;
 use super::peer::FrameStream;
-use super::ports::Ledger;
+use super::ports::{Granted, Ledger};
 use super::{Handle, ORDERS, Prepared, close_in_background};
 use crate::Server;
 use crate::clock;
@@ -101,6 +102,12 @@ fn grant(facts: &SessionFacts, action: Action, link: &NodeLink) -> Grant {
     }
 }
 
+/// Returns a signed grant with which the session reaches one more endpoint.
+pub(super) fn extension(server: &Server, facts: &SessionFacts, endpoint: &Endpoint, link: &NodeLink) -> Bytes {
+    let (key_id, key) = server.keys.grant();
+    Bytes::from(grant(facts, Action::Extend(vec![endpoint.clone()]), link).sign(key_id, key))
+}
+
 fn action(facts: &SessionFacts) -> Option<Action> {
     match facts.kind {
         SessionKind::Shell => Some(Action::Shell { profile: facts.profile.clone() }),
@@ -138,8 +145,10 @@ fn spawn(
     let log = Arc::new(SessionLog::new(held.output_end));
     let (orders_tx, orders) = mpsc::channel(ORDERS);
     let (outcome_tx, outcome) = watch::channel(None);
-    let ports = (facts.kind == SessionKind::Port)
-        .then(|| Arc::new(Ledger::new(held.last_connection, facts.limits.idle_counts_output)));
+    let ports = (facts.kind == SessionKind::Port).then(|| {
+        let granted = Granted::new(facts.endpoints.clone());
+        Arc::new(Ledger::new(held.last_connection, facts.limits.idle_counts_output, granted))
+    });
     let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, ports: ports.clone(), orders: orders_tx };
     server.gateway.remember(handle);
     let parts = HubParts {

@@ -15,6 +15,7 @@ mod backlog;
 pub mod door_aws;
 pub(crate) mod door_link;
 pub mod facts;
+mod forward;
 pub mod hub;
 pub mod launch;
 pub mod log;

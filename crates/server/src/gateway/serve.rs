@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
@@ -73,24 +74,34 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
         _ => return,
     };
     match wish {
-        Some(open::Wish::Session(wish)) if wish.forward.is_none() => start(server, caller, request, stream, wish).await,
+        Some(open::Wish::Session(mut wish)) => match wish.forward.take() {
+            Some(forward) => super::forward::start(server, caller, request, stream, wish, forward).await,
+            None => start(server, caller, request, stream, wish).await,
+        },
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
         Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
         Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
-        _ => {
+        Some(
+            open::Wish::Start(_)
+            | open::Wish::Rejoin(_)
+            | open::Wish::Key(_)
+            | open::Wish::Logins(_)
+            | open::Wish::Incoming(_),
+        )
+        | None => {
             let message = "this server does not know what the stream is for; is the client newer than the server?";
             refuse(stream, "UnsupportedWish", message.to_owned(), "", &request);
         }
     }
 }
 
-fn refuse(mut stream: FrameStream, code: &str, message: String, reason: &str, request: &RequestMeta) {
+pub(super) fn refuse(mut stream: FrameStream, code: &str, message: String, reason: &str, request: &RequestMeta) {
     let (code, reason, request_id) = (code.to_owned(), reason.to_owned(), request.request_id.to_string());
     stream.feed(&Frame::Refused(Refused { code, message, reason, request_id }));
     close_in_background(stream);
 }
 
-fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
+pub(super) fn refuse_error(stream: FrameStream, error: &ApiError, request: &RequestMeta) {
     refuse(stream, error.code(Service::Ssm), error.to_string(), error.reason().unwrap_or_default(), request);
 }
 
@@ -136,17 +147,7 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
         door::call::<StartSession>(server, caller, input, request.clone()).await.map(|output| output.session_id)
     });
     match started.await {
-        Ok(session_id) if !is_first => {
-            let (session_id, watch, output_from) = (session_id.to_string(), false, 0);
-            repeated(
-                server,
-                caller,
-                request,
-                stream,
-                AttachSession { session_id, watch, output_from, from_end: false, pty },
-            )
-            .await;
-        }
+        Ok(session_id) if !is_first => repeated(server, caller, request, stream, session_id, pty).await,
         Ok(session_id) => match server.gateway.take_prepared(session_id) {
             Some(prepared) => launch(server, prepared, Surroundings { pty, environment }, stream).await,
             None => {
@@ -188,18 +189,17 @@ async fn begin(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
 }
 
 /// Gives a repeated wish the session that it got the first time; that one may be starting just now.
-async fn repeated(
+pub(super) async fn repeated(
     server: &Arc<Server>,
     caller: &Caller,
     request: RequestMeta,
     stream: FrameStream,
-    wish: AttachSession,
+    id: &SessionId,
+    pty: Option<Pty>,
 ) {
+    let wish = AttachSession { session_id: id.to_string(), watch: false, output_from: 0, from_end: false, pty };
     let is_known = async {
-        while let Ok(id) = SessionId::parse(&wish.session_id)
-            && server.gateway.session(&id).is_none()
-            && crate::sessions::past(server, &id).await.is_err()
-        {
+        while server.gateway.session(id).is_none() && crate::sessions::past(server, id).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -229,8 +229,7 @@ async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, str
     }
 }
 
-/// Makes a connection of the caller's port session and carries it. Policy was asked when the session began, and is
-/// asked again while it runs (T-6); only its owner reaches it.
+/// Makes a connection of the caller's port session and carries it; only its owner reaches it.
 async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, stream: FrameStream, wish: &Connect) {
     let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| server.gateway.session(&id));
     let session = handle.as_ref().and_then(|handle| PortSession::of(server, handle));
@@ -243,7 +242,11 @@ async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, s
         let message = format!("session {} belongs to somebody else", facts.id);
         return refuse(stream, "AccessDeniedException", message, "NotTheOwner", request);
     }
-    match session.connect().await {
+    let endpoint = match wish.endpoint.as_ref().map(Endpoint::try_from).transpose() {
+        Ok(endpoint) => endpoint,
+        Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
+    };
+    match session.connect_to(endpoint, caller, request).await {
         Ok(connection) => accept_connection(stream, &session, connection).await,
         Err(error) => refuse(stream, error.code(), error.to_string(), "", request),
     }

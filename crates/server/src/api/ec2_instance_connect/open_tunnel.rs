@@ -16,14 +16,11 @@ use crate::Server;
 use crate::api::ec2::place::Place;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
-use crate::api::ssm::start_session::{limits, row, start_meta};
+use crate::api::prepare;
 use crate::api::tag;
 use crate::gateway::facts::{Needs, SessionFacts};
-use crate::gateway::{Prepared, launch};
 use crate::identity::Caller;
-use crate::recording::{DiskState, Mode};
 use crate::store::{Node, StoreError};
-use crate::{clock, random, sessions};
 
 /// What a tunnel needs to be allowed.
 const ACTION: &str = "ec2-instance-connect:OpenTunnel";
@@ -141,35 +138,10 @@ impl Operation for OpenTunnel {
         let epoch = link
             .ok_or_else(|| ApiError::bad("EC2InstanceUnavailableException", format!("{} is not connected.", node.id)))?
             .epoch;
-        if server.recordings.disk_state().await.map_err(ApiError::internal)? == DiskState::Full {
-            return Err(ApiError::Unavailable("the disk for recordings is full, so no tunnel opens; free some space"));
-        }
-        let most = server.config.limits.sessions_per_principal;
-        if server.gateway.sessions_of(call.caller().principal().arn.as_str()) >= most {
-            return Err(ApiError::bad("ServiceQuotaExceededException", format!("you have {most} sessions; end some")));
-        }
+        prepare::room(call, server).await?;
         let facts = facts(call, server, &node, epoch)?;
         let id = facts.id.clone();
-        let (meta, row) = (start_meta(&facts, None), row(call.caller(), call.request(), &facts));
-        // T-62: as for every session, the trail, recording and row are durable before any grant.
-        let (granted, recorder, stored) = tokio::join!(
-            call.record_granted(json!({ "sessionId": id })),
-            server.recordings.create(&id, &meta, Mode::Normal),
-            server.store.insert_session(&row),
-        );
-        let recorder = match recorder {
-            Ok(recorder) => recorder,
-            Err(error) => {
-                let refusal = ApiError::internal(anyhow::anyhow!("the recording could not be begun: {error}"));
-                sessions::unrecorded(server, &facts, error).await;
-                return Err(refusal);
-            }
-        };
-        if let Err(error) = granted.and(stored.map_err(ApiError::internal)) {
-            launch::abandon(server, &facts, recorder, "the start could not be recorded".to_owned()).await;
-            return Err(error);
-        }
-        server.gateway.keep_prepared(Prepared { facts, recorder });
+        prepare::begin(call, server, facts, json!({ "sessionId": id }), (None, None)).await?;
         Ok(OpenTunnelOutput { session_id: id })
     }
 }
@@ -180,43 +152,16 @@ fn facts(
     node: &Node,
     epoch: munjigi_core::grant::Epoch,
 ) -> Result<SessionFacts, ApiError> {
-    let (input, caller) = (call.input(), call.caller());
-    let principal = caller.principal();
+    let input = call.input();
     let duration = Duration::from_secs(u64::from(input.duration()));
-    let mut limits = limits(&server.config.session);
+    let mut limits = prepare::limits(&server.config.session);
     limits.maximum = Some(limits.maximum.map_or(duration, |most| most.min(duration)));
     // A tunnel is one connection of one client: nobody comes back to it.
     limits.resume_window = Duration::ZERO;
     limits.strict_recording = false;
     Ok(SessionFacts {
-        id: SessionId::new(&principal.name, random::bytes()),
-        node: node.id.clone(),
-        epoch,
-        node_name: node.name.clone(),
-        owner: principal.arn.to_string(),
-        owner_id: principal.unique_id.clone(),
-        credentials: principal.statement().cloned(),
-        access_key: caller.access_key().cloned(),
-        os_user: String::new(),
-        kind: SessionKind::Port,
-        command: Vec::new(),
-        profile: String::new(),
-        variables: Vec::new(),
         endpoints: vec![Endpoint::Tcp(Destination::new("", input.remote_port).map_err(ApiError::internal)?)],
-        forward: None,
-        port_properties: Default::default(),
-        separated: None,
-        pty: false,
-        over_api: false,
-        document: OpenTunnel::NAME.to_owned(),
-        reason: None,
-        started: clock::now(),
-        limits,
-        privileged: false,
-        policy_version: call.identities_version(),
-        client: [0; 32],
-        record_input: false,
         needs: Needs { tunnel: Some((input.private_ip_address, input.duration())), ..Needs::default() },
-        request: call.request().clone(),
+        ..prepare::facts(call, node, epoch, SessionKind::Port, OpenTunnel::NAME.to_owned(), limits)
     })
 }

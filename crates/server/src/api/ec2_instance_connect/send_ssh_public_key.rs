@@ -15,7 +15,7 @@ use crate::Server;
 use crate::api::ec2::place::Place;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
-use crate::api::ssm::start_session::privileged_requirement;
+use crate::api::os_user::privileged_requirement;
 use crate::gateway::push_key::{self, Push, PushError};
 use crate::identity::Caller;
 use crate::store::{Node, PushedKey, StoreError};

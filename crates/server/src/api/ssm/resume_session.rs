@@ -11,7 +11,7 @@ use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::attach_session::{existing, owned};
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
-use crate::api::ssm::start_session::Judged;
+use crate::api::prepare::Judged;
 use crate::gateway::door_aws;
 use crate::identity::Caller;
 use crate::store::SessionRow;

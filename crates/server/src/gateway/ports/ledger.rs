@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::PortError;
+use super::{Granted, PortError};
 use crate::{clock, lock};
 
 /// Memory that statements may take until the hub has them, bytes in a session (T-95).
@@ -80,6 +80,7 @@ pub(in crate::gateway) struct Taken {
 
 /// The connections of one session.
 pub struct Ledger {
+    granted: Granted,
     places: Arc<Semaphore>,
     over: CancellationToken,
     book: Mutex<Book>,
@@ -98,11 +99,12 @@ pub struct Ledger {
 
 impl Ledger {
     /// Most connections of a session at once.
-    pub const MAX_CONNECTIONS: usize = 128;
+    pub const MAX_CONNECTIONS: usize = 256;
 
     /// Begins; connections are counted on from `last_number`.
-    pub(in crate::gateway) fn new(last_number: u64, outward_counts: bool) -> Self {
+    pub(in crate::gateway) fn new(last_number: u64, outward_counts: bool, granted: Granted) -> Self {
         Self {
+            granted,
             places: Arc::new(Semaphore::new(Self::MAX_CONNECTIONS)),
             over: CancellationToken::new(),
             book: Mutex::new(Book { last_number, ..Book::default() }),
@@ -114,6 +116,10 @@ impl Ledger {
             active: AtomicU64::new(0),
             has_activity: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn granted(&self) -> &Granted {
+        &self.granted
     }
 
     pub(super) fn over(&self) -> &CancellationToken {

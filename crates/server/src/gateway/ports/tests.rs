@@ -41,7 +41,7 @@ async fn what_passes_is_counted_hashed_and_reported_once() {
     use aws_lc_rs::digest::{SHA256, digest};
     use tokio::io::AsyncReadExt as _;
 
-    let ledger = Arc::new(Ledger::new(6, false));
+    let ledger = Arc::new(Ledger::new(6, false, Granted::new(Vec::new())));
     assert_eq!(ledger.active(), None);
     let (mut stream, mut far) = stream(&ledger);
     far.write_all(b" world").await.unwrap();
@@ -73,7 +73,7 @@ async fn what_passes_is_counted_hashed_and_reported_once() {
 async fn the_end_of_the_session_cuts_what_is_open_and_makes_nothing_new() {
     use tokio::io::AsyncReadExt as _;
 
-    let ledger = Arc::new(Ledger::new(0, true));
+    let ledger = Arc::new(Ledger::new(0, true, Granted::new(Vec::new())));
     let (mut stream, _far) = stream(&ledger);
     let reading = tokio::spawn(async move {
         let mut all = Vec::new();
@@ -96,7 +96,7 @@ async fn the_end_of_the_session_cuts_what_is_open_and_makes_nothing_new() {
 
 #[tokio::test]
 async fn places_are_free_when_the_hub_has_taken_their_ends() {
-    let ledger = Ledger::new(0, false);
+    let ledger = Ledger::new(0, false, Granted::new(Vec::new()));
     let mut attempts: Vec<_> = (0..Ledger::MAX_CONNECTIONS).map(|_| ledger.attempt().unwrap()).collect();
     assert_eq!(ledger.attempt().err(), Some(PortError::TooMany));
     ledger.refused(attempts.pop().unwrap(), DESTINATION, "nobody listens");
@@ -142,7 +142,7 @@ fn done(journal: &Journal, number: u64) -> StatementEnd {
 
 #[tokio::test]
 async fn statements_come_in_order_with_their_connections_and_wait_for_room() {
-    let ledger = Arc::new(Ledger::new(0, false));
+    let ledger = Arc::new(Ledger::new(0, false, Granted::new(Vec::new())));
     let (stream, _far) = stream(&ledger);
     let journal = Journal::new(ledger.clone(), stream.number(), false);
     let text = "x".repeat(40_000);
@@ -175,7 +175,7 @@ async fn statements_come_in_order_with_their_connections_and_wait_for_room() {
 
 #[tokio::test]
 async fn under_strict_recording_a_statement_settles_when_it_is_stored() {
-    let ledger = Arc::new(Ledger::new(0, false));
+    let ledger = Arc::new(Ledger::new(0, false, Granted::new(Vec::new())));
     let journal = Journal::new(ledger.clone(), 1, true);
     journal.settled().await.unwrap();
     journal.begin(journal.statement(StatementKind::Query, "select 1")).await.unwrap();

@@ -1,7 +1,9 @@
 //! What a start comes to, without a node.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use munjigi_core::session::SessionLimits;
 use serde_json::{Value, json};
 
 use super::*;

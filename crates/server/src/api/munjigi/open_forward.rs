@@ -1,0 +1,222 @@
+//! `munjigi:OpenForward`: decides about a forward session and prepares it; it runs when its client's stream opens. Asked
+//! over the link alone; it is no call of the API.
+//!
+//! Policy is asked about every endpoint that the start names, and again about each connection (`forwarding.rs`).
+
+use std::sync::Arc;
+
+use munjigi_core::endpoint::{Endpoint, MAX_ENDPOINTS};
+use munjigi_core::grant::valid_os_user;
+use munjigi_core::id::SessionId;
+use munjigi_core::session::{SessionKind, SessionLimits};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::api::os_user::{RUN_AS_TAG, choose_user_requirement, default_user, privileged_requirement};
+use crate::api::prepare;
+use crate::api::ssm::target::Target;
+use crate::door;
+use crate::forwarding::{self, Reaching};
+use crate::gateway::facts::{Forward, Needs, SessionFacts};
+use crate::identity::Caller;
+use crate::store::{AgentKind, Node};
+
+/// Most bytes of the endpoints together, so that they fit a grant.
+const MAX_ENDPOINT_BYTES: usize = 16 * 1024;
+/// Longest word for what a client is.
+const MAX_PURPOSE: usize = 16;
+
+/// Opens a forward session.
+pub struct OpenForward;
+
+/// What a client of the link wishes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct OpenForwardInput {
+    /// Node by id, name, tag or head of an id; 1 to 400 characters.
+    pub target: String,
+    /// What the connections go to; none only if further ones may be named later.
+    pub endpoints: Vec<Endpoint>,
+    /// Whether connections may name further endpoints.
+    pub dynamic: bool,
+    /// Wished OS user, for endpoints that the node reaches as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_user: Option<String>,
+    /// Why; 1 to 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the client is for.
+    pub purpose: String,
+}
+
+impl OpenForwardInput {
+    fn check(&self) -> Result<(), ApiError> {
+        let invalid = |text: &str| Err(ApiError::Validation(text.to_owned()));
+        if self.target.is_empty() || self.target.chars().count() > 400 {
+            return invalid("the node has 1 to 400 characters: its id, name, tag:Key=Value or the head of its id");
+        }
+        if self.reason.as_ref().is_some_and(|reason| reason.is_empty() || reason.chars().count() > 256) {
+            return invalid("a reason has 1 to 256 characters");
+        }
+        if self.endpoints.len() > MAX_ENDPOINTS {
+            return invalid("a session has at most 64 endpoints; start another one for the rest");
+        }
+        if self.endpoints.iter().map(|endpoint| endpoint.to_string().len()).sum::<usize>() > MAX_ENDPOINT_BYTES {
+            return invalid("the endpoints of a session have at most 16 KiB together");
+        }
+        if self.endpoints.is_empty() && !self.dynamic {
+            return invalid("the session would reach nothing: name what it connects to");
+        }
+        let word = |text: &str| text.len() <= MAX_PURPOSE && text.bytes().all(|byte| byte.is_ascii_lowercase());
+        if self.purpose.is_empty() || !word(&self.purpose) {
+            return invalid("the purpose is a word of at most 16 letters a-z");
+        }
+        if self.os_user.as_deref().is_some_and(|user| !valid_os_user(user)) {
+            return invalid(
+                "an OS user's name has 1 to 32 characters of a-z, 0-9, _ . - and begins with a letter or _",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The prepared session.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct OpenForwardOutput {
+    /// Its id.
+    pub session_id: SessionId,
+}
+
+impl Operation for OpenForward {
+    const SERVICE: Service = Service::Munjigi;
+    const NAME: &'static str = "OpenForward";
+    const EFFECT: Effect = Effect::Write;
+    const EXAMPLE: &'static str =
+        r#"{"Target": "web-1", "Endpoints": ["db.internal:5432"], "Dynamic": false, "Purpose": "forward"}"#;
+    type Input = OpenForwardInput;
+    type Output = OpenForwardOutput;
+
+    async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        input.check()?;
+        let target = Target::resolve(server, &input.target).await?;
+        required(input, server, caller, &target).await
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
+        let input = call.input();
+        let target = Target::resolve(server, &input.target).await?;
+        // What was allowed is what starts: the node may have changed since it was looked at.
+        let needed = required(input, server, call.caller(), &target).await?;
+        if !call.decisions().iter().map(|one| &one.requirement).eq(&needed) {
+            let message = "the node changed while the start was decided; try again";
+            return Err(ApiError::bad("TargetNotConnected", message));
+        }
+        let node = target.into_node(&input.target)?;
+        let link = server.gateway.nodes.get(&node.id);
+        let not_connected = || ApiError::bad("TargetNotConnected", format!("{} is not connected.", node.id));
+        let epoch = link.ok_or_else(not_connected)?.epoch;
+        if node.agent == AgentKind::Aws {
+            // It looks names up by itself, and nobody could check what it connects to (T-58).
+            let what = "runs AWS's agent, which forwards nothing here; install Munjigi's agent on it";
+            return Err(ApiError::bad("TargetNotConnected", format!("{} {what}", node.name)));
+        }
+        prepare::room(call, server).await?;
+        let preferences = server.preferences.get(&server.store).await?;
+        let defaults = prepare::limits(&server.config.session);
+        let demanded = SessionLimits { idle: preferences.idle, maximum: preferences.maximum, ..defaults.clone() };
+        let os_user = session_user(input, server, call.caller(), &node).await?;
+        if os_user.is_none() && input.endpoints.iter().any(Endpoint::needs_user) {
+            return Err(ApiError::Validation(format!(
+                "nobody names the OS user that this needs on the node: tag your user with {RUN_AS_TAG}, or name one with \
+                 --user"
+            )));
+        }
+        let os_user = os_user.unwrap_or_default();
+        let asked = vec![privileged_requirement(server, &node, &os_user)];
+        let privileged =
+            !os_user.is_empty() && door::judge(server, call.caller().principal(), asked, call.request()).1.is_ok();
+        let chosen_user = chosen_user(input, server, call.caller(), &node).await?.is_some();
+        let document = OpenForward::NAME.to_owned();
+        let limits = defaults.tightened_by(&demanded);
+        let facts = SessionFacts {
+            os_user,
+            privileged,
+            endpoints: input.endpoints.clone(),
+            forward: Some(Forward { dynamic: input.dynamic, purpose: input.purpose.clone() }),
+            reason: input.reason.clone(),
+            needs: Needs { chosen_user, ..Needs::default() },
+            ..prepare::facts(call, &node, epoch, SessionKind::Port, document, limits)
+        };
+        let session_id = facts.id.clone();
+        let elements = json!({ "sessionId": session_id, "osUser": facts.os_user });
+        prepare::begin(call, server, facts, elements, (None, None)).await?;
+        Ok(OpenForwardOutput { session_id })
+    }
+}
+
+/// Returns everything that the start needs: each endpoint, the right to name others later, and to choose an OS user.
+async fn required(
+    input: &OpenForwardInput,
+    server: &Server,
+    caller: &Caller,
+    target: &Target,
+) -> Result<Vec<Requirement>, ApiError> {
+    let mut required = Vec::new();
+    let user = match target {
+        Target::Node(node) => session_user(input, server, caller, node).await?.unwrap_or_default(),
+        Target::Ambiguous(_) | Target::Unknown => String::new(),
+    };
+    for endpoint in &input.endpoints {
+        let reaching = Reaching::new(endpoint, &user);
+        let needed = target.requirements(server, reaching.action(), &input.target);
+        required.extend(needed.into_iter().map(|one| reaching.describe(one)));
+    }
+    if input.dynamic {
+        required.extend(target.requirements(server, forwarding::DYNAMIC, &input.target));
+    }
+    if let Target::Node(node) = target
+        && let Some(wished) = chosen_user(input, server, caller, node).await?
+    {
+        required.push(choose_user_requirement(server, node, &wished));
+    }
+    Ok(required)
+}
+
+/// Returns the OS user that the session has without a wish; `None` if nobody names one.
+async fn usual_user(server: &Server, caller: &Caller, node: &Node) -> Result<Option<String>, ApiError> {
+    let preferences = server.preferences.get(&server.store).await?;
+    let run_as = preferences.run_as.then_some(preferences.run_as_user.as_str());
+    Ok(default_user(server, caller.principal(), node, false, run_as))
+}
+
+/// Returns the wished OS user if it is not the one that the session would have anyway.
+async fn chosen_user(
+    input: &OpenForwardInput,
+    server: &Server,
+    caller: &Caller,
+    node: &Node,
+) -> Result<Option<String>, ApiError> {
+    let Some(wished) = &input.os_user else { return Ok(None) };
+    let usual = usual_user(server, caller, node).await?;
+    Ok((usual.as_ref() != Some(wished)).then(|| wished.clone()))
+}
+
+/// Returns the session's OS user; `None` if nothing that it may reach needs one, or nobody names one.
+async fn session_user(
+    input: &OpenForwardInput,
+    server: &Server,
+    caller: &Caller,
+    node: &Node,
+) -> Result<Option<String>, ApiError> {
+    if let Some(wished) = &input.os_user {
+        return Ok(Some(wished.clone()));
+    }
+    if !input.dynamic && !input.endpoints.iter().any(Endpoint::needs_user) {
+        return Ok(None);
+    }
+    Ok(usual_user(server, caller, node).await?.filter(|user| valid_os_user(user)))
+}

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use munjigi_core::audit::AuditRecord;
 use serde_json::{Map, Value};
 
@@ -26,7 +27,7 @@ pub use request::{RequestMeta, TlsDetails, Via};
 use crate::Server;
 use crate::api::WireInput;
 use crate::api::error::ApiError;
-use crate::api::operation::{Access, Operation, Requirement};
+use crate::api::operation::{Access, Operation};
 use crate::identity::Caller;
 
 /// A call that may run: the proof that its caller was authenticated and allowed.
@@ -96,7 +97,7 @@ pub(crate) async fn call_wire<O: Operation>(
     input: WireInput,
     request: RequestMeta,
 ) -> Result<Value, ApiError> {
-    match input.read::<O::Input>() {
+    match input.read::<O::Input>(O::SERVICE.wire()) {
         Ok(input) => perform::<O>(server, caller, input, request).await.map(|(_, json)| json),
         Err(error) => {
             let event = Event::of::<O>(server, &request, Who::Caller(caller));
@@ -106,18 +107,20 @@ pub(crate) async fn call_wire<O: Operation>(
     }
 }
 
+// There are as many copies of what follows as operations, each with the operation's own work inside: it is entered in one
+// place, and what is the same for all is done outside.
 async fn perform<O: Operation>(
     server: &Arc<Server>,
     caller: &Caller,
     input: O::Input,
     request: RequestMeta,
 ) -> Result<(O::Output, Value), ApiError> {
-    if O::ACCESS != Access::Open {
-        return admit::<O>(server, caller, input, request).await;
-    }
-    match O::prove(&input, server, &request).await {
-        Ok(Some(proved)) => admit::<O>(server, &proved, input, request).await,
-        Ok(None) => admit::<O>(server, caller, input, request).await,
+    let proved = match O::ACCESS {
+        Access::Open => O::prove(&input, server, &request).await,
+        _ => Ok(None),
+    };
+    match proved {
+        Ok(proved) => admit::<O>(server, proved.as_ref().unwrap_or(caller), input, request).await,
         Err(error) => {
             let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
             let event = Event::of::<O>(server, &request, Who::Unknown(None)).parameters(&parameters);
@@ -136,26 +139,20 @@ async fn admit<O: Operation>(
 ) -> Result<(O::Output, Value), ApiError> {
     let parameters = serde_json::to_value(&input).map_err(ApiError::internal)?;
     let extras = O::audit_extras(&input);
-    let refused = async |error: ApiError, decisions: &[Decided]| {
-        let event = Event::of::<O>(server, &request, Who::Caller(caller));
-        let record = event.parameters(&parameters).decisions(decisions).extras(&extras);
-        match store(server, record.complete(Outcome::Failure(&error))).await {
-            Ok(()) => error,
-            Err(unstored) => unstored,
-        }
-    };
-
-    if let Some(denial) = judge::kept_out::<O>(caller) {
-        return Err(refused(ApiError::Denied(denial), &[]).await);
-    }
     let identities_version = server.identities.version();
-    let requirements: Vec<Requirement> = match O::requirements(&input, server, caller).await {
-        Ok(requirements) => requirements,
-        Err(error) => return Err(refused(error, &[]).await),
+    let requirements = match judge::kept_out((O::ACCESS, O::SERVICE, O::NAME), caller) {
+        Some(denial) => Err(ApiError::Denied(denial)),
+        None => O::requirements(&input, server, caller).await,
     };
-    let (decisions, verdict) = judge::decide::<O>(server, caller, requirements, &request);
+    let (decisions, verdict) = match requirements {
+        Ok(requirements) => judge::decide((O::ACCESS, O::NAME), server, caller, requirements, &request),
+        Err(error) => (Vec::new(), Err(error)),
+    };
     if let Err(error) = verdict {
-        return Err(refused(error, &decisions).await);
+        let event = Event::of::<O>(server, &request, Who::Caller(caller));
+        let record = event.parameters(&parameters).decisions(&decisions).extras(&extras);
+        store(server, record.complete(Outcome::Failure(&error))).await?;
+        return Err(error);
     }
 
     let granted = AtomicBool::new(false);
@@ -192,13 +189,15 @@ async fn admit<O: Operation>(
     result
 }
 
-/// Stores a record; what cannot be recorded is refused (aws-api E.1).
-pub(crate) async fn store(server: &Server, record: AuditRecord) -> Result<(), ApiError> {
-    match server.audit.append(record).await {
-        Ok(_) => Ok(()),
-        Err(cause) => {
-            tracing::error!(%cause, "the audit trail cannot be written; calls are refused");
-            Err(ApiError::Unavailable("the audit trail cannot be written, so the call is refused"))
+/// Stores a record; what cannot be recorded is refused (aws-api E.1). Boxed, or every operation would have its own copy.
+pub(crate) fn store(server: &Server, record: AuditRecord) -> BoxFuture<'_, Result<(), ApiError>> {
+    Box::pin(async move {
+        match server.audit.append(record).await {
+            Ok(_) => Ok(()),
+            Err(cause) => {
+                tracing::error!(%cause, "the audit trail cannot be written; calls are refused");
+                Err(ApiError::Unavailable("the audit trail cannot be written, so the call is refused"))
+            }
         }
-    }
+    })
 }

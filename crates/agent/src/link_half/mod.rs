@@ -14,6 +14,7 @@ mod spawn_client;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -75,7 +76,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the link half's runtime")?;
-    runtime.block_on(serve(Channel::from_fd(channel)))
+    // With its type erased, or the runtime would hold three copies of it.
+    let serving: Pin<Box<dyn Future<Output = anyhow::Result<()>>>> = Box::pin(serve(Channel::from_fd(channel)));
+    runtime.block_on(serving)
 }
 
 async fn serve(channel: Channel) -> anyhow::Result<()> {

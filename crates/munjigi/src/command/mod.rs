@@ -26,6 +26,7 @@ pub(crate) mod verify;
 pub(crate) mod watch;
 
 use std::io::{self, Write as _};
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -85,11 +86,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
 
 /// Runs a client command on a runtime of its own: one thread, so that a keystroke never changes threads.
 pub(crate) fn wait_for(work: impl Future<Output = anyhow::Result<Finish>>) -> anyhow::Result<Finish> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?
-        .block_on(work)
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
+    // With its type erased, or the runtime would hold three copies of every command's code.
+    let work: Pin<Box<dyn Future<Output = anyhow::Result<Finish>>>> = Box::pin(work);
+    runtime.block_on(work)
 }
 
 /// Finds the server that the flags, the environment or the context file name.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -33,10 +34,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     arguments.upbringing.apply()?;
     let options = ServerOptions { data_dir: arguments.data_dir, listen: arguments.listen, config: arguments.config };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
+    // With its type erased, or the runtime would hold three copies of the server's start.
+    let work: Pin<Box<dyn Future<Output = anyhow::Result<()>>>> = Box::pin(async {
         let running = Server::start(options).await.context("the server cannot start")?;
         running.wait(|endpoint| announce(&format!("ready {endpoint}"))).await
-    })?;
+    });
+    runtime.block_on(work)?;
     Ok(Finish::Done)
 }
 

@@ -9,7 +9,7 @@ use munjigi_core::policy::{self, Context, Decision};
 use super::RequestMeta;
 use crate::Server;
 use crate::api::error::{ApiError, Denial};
-use crate::api::operation::{Access, Operation, Requirement, Service, Values};
+use crate::api::operation::{Access, Requirement, Service, Values};
 use crate::identity::session_token::StandsFor;
 use crate::identity::{Caller, Principal, PrincipalKind};
 
@@ -87,15 +87,16 @@ fn asker(server: &Server, principal: &Principal) -> policy::Principal {
 }
 
 /// Decides whether an operation may run for a caller.
-pub(super) fn decide<O: Operation>(
+pub(super) fn decide(
+    (access, name): (Access, &str),
     server: &Server,
     caller: &Caller,
     requirements: Vec<Requirement>,
     request: &RequestMeta,
 ) -> (Vec<Decided>, Result<(), ApiError>) {
-    if requirements.is_empty() && O::ACCESS == Access::Policy {
+    if requirements.is_empty() && access == Access::Policy {
         // T-11: an operation that forgot to say what it needs is not thereby open to everybody.
-        let cause = anyhow::anyhow!("{} requires nothing", O::NAME);
+        let cause = anyhow::anyhow!("{name} requires nothing");
         return (Vec::new(), Err(ApiError::internal(cause)));
     }
     let (decided, verdict) = judge(server, caller.principal(), requirements, request);
@@ -104,14 +105,14 @@ pub(super) fn decide<O: Operation>(
 
 /// Returns why a caller is kept from an operation whatever policies say: nodes from what is not made for them, and
 /// everybody else from what is; sessions of users that proved no second factor from identities (aws-api B.5).
-pub(super) fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
+pub(super) fn kept_out((access, service, name): (Access, Service, &str), caller: &Caller) -> Option<Denial> {
     let principal = caller.principal();
-    let because = match (O::ACCESS, principal.node(), principal.statement()) {
+    let because = match (access, principal.node(), principal.statement()) {
         (Access::Open, _, _) | (Access::Node | Access::NodeKey, Some(_), _) => return None,
         (Access::Node | Access::NodeKey, None, _) => "because it is for the agents of nodes alone",
         (_, Some(_), _) => "because a node may call only what is made for nodes",
         (_, None, Some(statement)) if matches!(statement.who, StandsFor::User(_)) && statement.mfa.is_none() => {
-            match (O::SERVICE, O::NAME) {
+            match (service, name) {
                 (Service::Iam, _) => "because credentials of GetSessionToken without MFA reach no identities",
                 (Service::Sts, "AssumeRole" | "GetCallerIdentity") => return None,
                 (Service::Sts, _) => "because credentials of GetSessionToken without MFA cannot make others",
@@ -120,8 +121,8 @@ pub(super) fn kept_out<O: Operation>(caller: &Caller) -> Option<Denial> {
         }
         _ => return None,
     };
-    let (arn, service) = (&principal.arn, O::SERVICE.signing_name());
-    let message = format!("User: {arn} is not authorized to perform: {service}:{} {because}", O::NAME);
+    let (arn, service) = (&principal.arn, service.signing_name());
+    let message = format!("User: {arn} is not authorized to perform: {service}:{name} {because}");
     Some(Denial { reason: "KindOfCredentials", message })
 }
 

@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Ls(command::ls::Arguments),
     Shell(command::shell::Arguments),
     Run(command::run::Arguments),
+    Forward(command::forward::Arguments),
     Sessions(command::sessions::Arguments),
     Watch(command::watch::Arguments),
     Attach(command::attach::Arguments),
@@ -58,7 +59,11 @@ pub(crate) enum Command {
 impl Command {
     /// Tells whether the exit status belongs to a remote program.
     pub(crate) fn runs_a_session(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_))
+        match self {
+            Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_) => true,
+            Self::Forward(arguments) => arguments.runs_a_session(),
+            _ => false,
+        }
     }
 }
 

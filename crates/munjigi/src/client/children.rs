@@ -56,12 +56,17 @@ impl Upbringing {
             }
         }
         if self.background {
-            // Fails only for the leader of a group, which has left the session it was in already.
-            let _ = setsid();
-            close_inherited();
+            leave();
         }
         Ok(())
     }
+}
+
+/// Leaves the session and the descriptors of whoever started this process. Call it as [`Upbringing::apply`].
+pub(crate) fn leave() {
+    // Fails only for the leader of a group, which has left the session it was in already.
+    let _ = setsid();
+    close_inherited();
 }
 
 /// Closes every descriptor beyond the standard three: they belong to whoever started us.

@@ -122,6 +122,11 @@ impl Surroundings {
         self.below_home("XDG_CONFIG_HOME", ".config", "munjigi/context.json")
     }
 
+    /// Returns where forwards in the background are written down.
+    pub(crate) fn forwards_dir(&self) -> Option<PathBuf> {
+        self.below_home("XDG_STATE_HOME", ".local/state", "munjigi-forwards")
+    }
+
     /// Returns where `munjigi up` keeps its data unless told otherwise.
     pub(crate) fn default_data_dir(&self) -> Option<PathBuf> {
         self.below_home("XDG_STATE_HOME", ".local/state", "munjigi")

@@ -71,6 +71,8 @@ pub(crate) enum RoadEvent {
     Dialed(Result<Way, DialError>),
     /// A frame came, or the stream's end.
     Frame(Result<Option<Frame>, FramedError>),
+    /// The server has opened a stream.
+    Opened(Stream),
     /// Everything fed was sent, or the stream broke.
     Sent(Result<(), FramedError>),
     /// It is time for the next attempt.
@@ -136,11 +138,13 @@ impl Road {
                 RoadEvent::PauseOver
             }
             Self::Open(way) => {
-                let Way { reader, writer, .. } = way.as_mut();
+                let Way { connection, reader, writer, .. } = way.as_mut();
                 let to_send = !writer.is_flushed();
                 tokio::select! {
                     sent = writer.flush(), if to_send => RoadEvent::Sent(sent),
                     frame = async { reader.read(wanted.unwrap_or(FrameSet::of(&[]))).await }, if wanted.is_some() => RoadEvent::Frame(frame),
+                    // `None`: the link has ended, which the stream tells.
+                    Some(stream) = connection.accept() => RoadEvent::Opened(stream),
                     // Neither is wanted: what changes that comes from elsewhere.
                     () = std::future::pending(), if !to_send && wanted.is_none() => RoadEvent::PauseOver,
                 }

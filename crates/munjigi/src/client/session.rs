@@ -179,6 +179,8 @@ impl Client {
                 Event::Road(RoadEvent::Dialed(dialed)) => self.dialed(dialed),
                 Event::Road(RoadEvent::Frame(frame)) => self.frame_came(frame),
                 Event::Road(RoadEvent::Sent(sent)) => self.sent(sent),
+                // The server opens streams for sessions with connections only.
+                Event::Road(RoadEvent::Opened(_)) => Next::Continue,
                 Event::Road(RoadEvent::PauseOver) => self.dial_again(),
                 Event::WindowChanged => self.window_changed(),
                 Event::Signalled(signal) => self.signalled(signal).await,

@@ -8,11 +8,13 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
 use bytes::{Buf as _, Bytes};
 use munjigi_core::session::OutputStream;
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::dup2_stdout;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -181,6 +183,16 @@ impl Screen {
         self.stderr.finish().await;
         Ok(())
     }
+}
+
+/// Closes standard output for good, so that its reader sees an end: nothing of ours may be waiting for it. What is
+/// written there later goes nowhere.
+pub(crate) fn close_output() {
+    let Ok(nowhere) = OpenOptions::new().write(true).open("/dev/null") else { return };
+    // A socket may be standard input as well, which would keep it open. Anything else cannot be shut down.
+    let _ = shutdown(io::stdout().as_raw_fd(), Shutdown::Write);
+    // Fails only if the process may have no descriptor: then it ends soon.
+    let _ = dup2_stdout(nowhere);
 }
 
 /// Why output could not be written.

@@ -9,6 +9,7 @@ pub(crate) mod credential_process;
 pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
+pub(crate) mod forward;
 pub(crate) mod kill;
 pub(crate) mod ls;
 pub(crate) mod play;
@@ -63,6 +64,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Ls(arguments) => wait_for(ls::run(arguments)),
         Command::Shell(arguments) => wait_for(shell::run(arguments)),
         Command::Run(arguments) => wait_for(run::run(arguments)),
+        Command::Forward(arguments) => forward::run(arguments),
         Command::Attach(arguments) => wait_for(attach::run(arguments)),
         Command::Sessions(arguments) => wait_for(sessions::run(arguments)),
         Command::Kill(arguments) => wait_for(kill::run(arguments)),

@@ -129,6 +129,8 @@ impl Watcher {
                 None => self.lost(&why(&error))?,
             },
             RoadEvent::Sent(Ok(())) => {}
+            // The server opens streams for sessions with connections only.
+            RoadEvent::Opened(_) => {}
             RoadEvent::PauseOver => self.road = self.dialer.dial(self.lost_since.map(|since| since.elapsed())),
         }
         Ok(false)

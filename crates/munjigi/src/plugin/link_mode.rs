@@ -92,7 +92,7 @@ async fn ask(dialer: &Dialer, handover: &Handover) -> Asked {
     let mut road = Road::Open(Box::new(way));
     let answer = loop {
         match road.next(Some(FrameSet::ANSWER)).await {
-            RoadEvent::Sent(Ok(())) => {}
+            RoadEvent::Sent(Ok(())) | RoadEvent::Opened(_) => {}
             RoadEvent::Sent(Err(error)) => return not(why(&error)),
             RoadEvent::Frame(frame) => break frame,
             RoadEvent::Dialed(_) | RoadEvent::PauseOver => return not(String::new()),
@@ -114,7 +114,7 @@ async fn carry(handover: &Handover, dialer: Dialer, way: Way, granted: Accepted)
     let words = Words::of(&handover.session_id);
     let signals = Signals::of_plugin().context("cannot wait for signals")?;
     if granted.kind == SessionKind::Port.as_str() {
-        return link_port::run(dialer, way, &granted, &words, signals).await;
+        return link_port::run(dialer, way, granted, &words, signals).await;
     }
     let face = match (granted.has_pty, terminal::stdin_is_terminal()) {
         (true, true) => Face::Terminal,

@@ -8,7 +8,7 @@ use munjigi_core::wire::message::Accepted;
 use super::local;
 use super::note;
 use super::words::Words;
-use crate::client::forward::{Listener, Served, Standing, ended, serve, stdio};
+use crate::client::forward::{Lead, Listener, PeerEnd, Served, Standing, ended, serve, stdio};
 use crate::client::road::{Dialer, Way};
 use crate::client::signals::Signals;
 use crate::client::text::escaped;
@@ -18,11 +18,11 @@ use crate::client::wish::Outcome;
 pub(crate) async fn run(
     dialer: Dialer,
     way: Way,
-    granted: &Accepted,
+    granted: Accepted,
     words: &Words,
     mut signals: Signals,
 ) -> anyhow::Result<Outcome> {
-    let properties = properties(granted)?;
+    let properties = properties(&granted)?;
     let session = Standing::carry(dialer, way, granted, note);
     if properties.kind.as_deref() != Some(LOCAL_PORT_FORWARDING) {
         return Ok(carry_stdio(session, &mut signals).await);
@@ -65,7 +65,7 @@ async fn forward(
         }
     };
     tokio::select! {
-        error = serve(listener, &connector, tell) => return Err(error.into()),
+        error = serve(listener, &connector, &Lead::To(None), tell) => return Err(error.into()),
         outcome = session.over() => return Ok(outcome),
         _ = signals.next_ending() => {}
     }
@@ -77,7 +77,7 @@ async fn forward(
 /// Carries the one connection that is standard input and output.
 async fn carry_stdio(session: Standing, signals: &mut Signals) -> Outcome {
     let carried = tokio::select! {
-        carried = stdio(session.connector()) => carried,
+        carried = stdio(session.connector(), None, PeerEnd::EndsAll) => carried,
         signal = signals.next_ending() => {
             session.end().await;
             return Outcome::Interrupted(signal);
@@ -86,6 +86,6 @@ async fn carry_stdio(session: Standing, signals: &mut Signals) -> Outcome {
     session.end().await;
     match carried {
         Ok(()) => ended(),
-        Err(why) => Outcome::Lost(why),
+        Err(error) => Outcome::Lost(error.to_string()),
     }
 }

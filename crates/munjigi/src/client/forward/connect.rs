@@ -5,22 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use munjigi_core::wire::message::{Connect, Open, open};
+use munjigi_core::endpoint::Endpoint;
+use munjigi_core::wire::message::{Accepted, Connect, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::{FrameReader, FrameWriter};
 use munjigi_link::{Opener, Stream};
 use tokio::io::{AsyncReadExt as _, Chain, Join, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::reverse::Reverses;
 use crate::client::road::why;
 
 /// How long the node may take to connect to the destination; its own limit comes first.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
-/// How long a connection waits for a link that is lost.
-const LINK_LIMIT: Duration = Duration::from_secs(60);
-/// Most connections at a time; a link carries no more streams. Further ones wait where they are accepted.
-const MAX_CONNECTIONS: usize = 500;
+/// How long a connection waits for a link, a node or a session that is away.
+const AWAY_LIMIT: Duration = Duration::from_secs(30);
+/// The pause before a connection is tried again that was refused for want of a node.
+const AWAY_PAUSE: Duration = Duration::from_millis(500);
+/// Most connections at a time; a session has no more. Further ones wait where they are accepted.
+const MAX_CONNECTIONS: usize = 250;
 
 /// The far end of a connection, as bytes.
 pub(crate) type Far = Join<Chain<Cursor<BytesMut>, ReadHalf<Stream>>, WriteHalf<Stream>>;
@@ -29,6 +33,12 @@ pub(crate) type Far = Join<Chain<Cursor<BytesMut>, ReadHalf<Stream>>, WriteHalf<
 pub(crate) struct Connected {
     /// Its bytes. `shutdown` ends this side's direction; dropped without it, the other end sees a reset.
     pub(crate) far: Far,
+    /// What the node connected to, `address:port`.
+    pub(crate) address: String,
+    /// The session that it belongs to.
+    pub(crate) session_id: String,
+    /// Number of the listener, if it stands for one.
+    pub(crate) listener: u64,
     /// Its place among the connections of its session.
     _place: OwnedSemaphorePermit,
 }
@@ -44,7 +54,7 @@ pub(crate) enum ConnectError {
         /// For people.
         message: String,
     },
-    /// The link broke before there was an answer.
+    /// The link broke before there was an answer, or there was none.
     #[error("{0}")]
     Broken(String),
     /// There was no answer in time.
@@ -55,6 +65,19 @@ pub(crate) enum ConnectError {
     Over,
 }
 
+impl ConnectError {
+    /// Tells whether another session, or the same when its node is back, may be able to connect.
+    fn is_of_the_session(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => {
+                ["TargetNotConnected", "SessionEnded", "DoesNotExistException"].contains(&code.as_str())
+            }
+            Self::Broken(_) => true,
+            Self::Late | Self::Over => false,
+        }
+    }
+}
+
 /// Where the session is to be had.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
@@ -62,6 +85,8 @@ pub(crate) enum State {
     Up(Up),
     /// Nowhere at the moment.
     Down,
+    /// It was idle for too long; the next connection starts another one.
+    Resting,
     /// Never again.
     Over,
 }
@@ -73,6 +98,8 @@ pub(crate) struct Up {
     pub(crate) opener: Opener,
     /// The session.
     pub(crate) session_id: String,
+    /// Name of its node.
+    pub(crate) node: String,
 }
 
 /// Makes connections of a session; cheap to clone.
@@ -80,13 +107,46 @@ pub(crate) struct Up {
 pub(crate) struct Connector {
     /// From the session's task.
     state: watch::Receiver<State>,
+    /// To the session's task: this session cannot be connected with, or none is there; another one is wanted. `None` if
+    /// there is never another one.
+    wanted: Option<mpsc::Sender<Wanted>>,
     places: Arc<Semaphore>,
+    reverses: Arc<Reverses>,
+}
+
+/// A wish for another session than this one.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The session that is of no use at the moment; empty if there was none.
+    pub(crate) instead_of: String,
 }
 
 impl Connector {
     /// Makes connections where the state says.
-    pub(super) fn new(state: watch::Receiver<State>) -> Self {
-        Self { state, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+    pub(super) fn new(
+        state: watch::Receiver<State>,
+        wanted: Option<mpsc::Sender<Wanted>>,
+        reverses: Arc<Reverses>,
+    ) -> Self {
+        Self { state, wanted, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), reverses }
+    }
+
+    /// Returns what the listeners on the node lead to.
+    pub(super) fn reverses(&self) -> &Arc<Reverses> {
+        &self.reverses
+    }
+
+    /// Returns where the session is to be had, now and whenever that changes.
+    pub(super) fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Returns the present link and session, if there is one.
+    pub(crate) fn present(&self) -> Option<Up> {
+        match &*self.state.borrow() {
+            State::Up(up) => Some(up.clone()),
+            State::Down | State::Resting | State::Over => None,
+        }
     }
 
     /// Waits until there is room for one more connection.
@@ -98,47 +158,83 @@ impl Connector {
         }
     }
 
-    /// Makes a connection on the node, and waits for a link if there is none.
-    pub(crate) async fn connect(&self) -> Result<Connected, ConnectError> {
+    /// Makes a connection on the node; `None` is the only place that the session leads to. While there is no link, no
+    /// node or no session it waits, and asks for another session where there may be one.
+    pub(crate) async fn connect(&self, endpoint: Option<&Endpoint>) -> Result<Connected, ConnectError> {
         let place = self.place().await;
-        self.connect_in(place).await
+        self.connect_in(place, endpoint).await
     }
 
     /// As [`Self::connect`], in a place that was taken before.
-    pub(crate) async fn connect_in(&self, place: OwnedSemaphorePermit) -> Result<Connected, ConnectError> {
-        let up = timeout(LINK_LIMIT, self.up());
-        let up = up.await.map_err(|_| ConnectError::Broken("there is no link to the server".to_owned()))??;
-        let far = timeout(CONNECT_LIMIT, open(up)).await.map_err(|_| ConnectError::Late)??;
-        Ok(Connected { far, _place: place })
+    pub(crate) async fn connect_in(
+        &self,
+        place: OwnedSemaphorePermit,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Connected, ConnectError> {
+        let until = Instant::now() + AWAY_LIMIT;
+        let no_link = |_| ConnectError::Broken("there is no link to the server".to_owned());
+        loop {
+            let up = timeout_at(until, self.up()).await.map_err(no_link)??;
+            let mut changes = self.state.clone();
+            changes.mark_unchanged();
+            let opened = timeout(CONNECT_LIMIT, open(&up, endpoint)).await.unwrap_or(Err(ConnectError::Late));
+            match opened {
+                Ok((far, accepted)) => {
+                    let Accepted { address, listener, .. } = accepted;
+                    return Ok(Connected { far, address, listener, session_id: up.session_id, _place: place });
+                }
+                Err(error) if error.is_of_the_session() && self.wanted.is_some() && Instant::now() < until => {
+                    self.want_another(up.session_id);
+                    // Whichever comes first: the session is elsewhere, or it is time to ask again.
+                    let _ = timeout(AWAY_PAUSE, changes.changed()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    /// Waits for a link.
+    /// Waits for a link with the session.
     async fn up(&self) -> Result<Up, ConnectError> {
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| !matches!(state, State::Down)).await;
-        match settled.map(|state| state.clone()) {
-            Ok(State::Up(up)) => Ok(up),
-            _ => Err(ConnectError::Over),
+        loop {
+            match &*state.borrow_and_update() {
+                State::Up(up) => return Ok(up.clone()),
+                State::Over => return Err(ConnectError::Over),
+                State::Resting => self.want_another(String::new()),
+                State::Down => {}
+            }
+            state.changed().await.map_err(|_| ConnectError::Over)?;
+        }
+    }
+
+    fn want_another(&self, instead_of: String) {
+        if let Some(wanted) = &self.wanted {
+            // Full: somebody else has asked already.
+            let _ = wanted.try_send(Wanted { instead_of });
         }
     }
 }
 
-async fn open(up: Up) -> Result<Far, ConnectError> {
+async fn open(up: &Up, endpoint: Option<&Endpoint>) -> Result<(Far, Accepted), ConnectError> {
     let broken = |why: String| ConnectError::Broken(why);
     let stream = up.opener.open().await.map_err(|error| broken(error.to_string()))?;
     let (read, write) = tokio::io::split(stream);
     let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
-    let wish = open::Wish::Connect(Connect { session_id: up.session_id, ..Connect::default() });
+    let wish = open::Wish::Connect(Connect {
+        session_id: up.session_id.clone(),
+        endpoint: endpoint.map(Into::into),
+        ..Connect::default()
+    });
     writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).map_err(|error| broken(error.to_string()))?;
     writer.flush().await.map_err(|error| broken(why(&error)))?;
-    match reader.read(FrameSet::ANSWER).await {
-        Ok(Some(Frame::Accepted(_))) => {}
+    let accepted = match reader.read(FrameSet::ANSWER).await {
+        Ok(Some(Frame::Accepted(accepted))) => *accepted,
         Ok(Some(Frame::Refused(refused))) => {
             return Err(ConnectError::Refused { code: refused.code, message: refused.message });
         }
         Ok(_) => return Err(broken("the server closed the connection".to_owned())),
         Err(error) => return Err(broken(why(&error))),
-    }
+    };
     let (read, early) = reader.into_parts();
-    Ok(tokio::io::join(Cursor::new(early).chain(read), writer.into_inner()))
+    Ok((tokio::io::join(Cursor::new(early).chain(read), writer.into_inner()), accepted))
 }

@@ -1,54 +1,112 @@
 //! The one connection that is this program's standard input and output.
 
 use bytes::BytesMut;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::session::OutputStream;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Connector;
+use super::connect::ConnectError;
 use super::serve::COPY_BYTES;
-use crate::client::stdio::{Screen, Source};
+use crate::client::stdio::{Screen, ScreenError, Source, close_output};
 
-/// Carries standard input and output until the peer, or whoever reads our output, is done.
-pub(crate) async fn stdio(connector: &Connector) -> Result<(), String> {
-    let mut connected = connector.connect().await.map_err(|error| error.to_string())?;
+/// What happens when the peer has ended its direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerEnd {
+    /// It is all over: somebody else, too, holds our standard output open, and nobody would notice its end.
+    EndsAll,
+    /// Standard output is closed, and standard input goes on to its own end.
+    EndsOutput,
+}
+
+/// Why the bytes were not carried to their end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StdioError {
+    /// There was no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    /// Standard input cannot be read.
+    #[error("cannot read standard input: {0}")]
+    Input(std::io::Error),
+    /// Standard output cannot be written.
+    #[error(transparent)]
+    Output(#[from] ScreenError),
+}
+
+/// Carries standard input and output until both are over, or whoever reads our output has gone.
+pub(crate) async fn stdio(
+    connector: &Connector,
+    endpoint: Option<&Endpoint>,
+    peer_end: PeerEnd,
+) -> Result<(), StdioError> {
+    let mut source = Source::stdin().map_err(StdioError::Input)?;
+    let mut connected = connector.connect(endpoint).await?;
     let (read, mut write) = tokio::io::split(&mut connected.far);
-    let mut source = Source::stdin().map_err(|error| error.to_string())?;
-    let sending = async {
-        loop {
-            let bytes =
-                source.read(COPY_BYTES).await.map_err(|error| format!("cannot read standard input: {error}"))?;
-            if bytes.is_empty() {
-                // The peer learns that nothing follows, and may go on itself.
-                let _ = write.shutdown().await;
-                break;
+    let sending = send(&mut source, &mut write);
+    tokio::pin!(sending);
+    let mut sent = false;
+    let receiving = receive(read);
+    tokio::pin!(receiving);
+    let received = loop {
+        tokio::select! {
+            done = &mut sending, if !sent => {
+                // Input that nobody takes any more: what the peer still says decides.
+                done?;
+                sent = true;
             }
-            if write.write_all(&bytes).await.is_err() {
-                break;
-            }
+            received = &mut receiving => break received?,
         }
-        // The other direction decides when it is over.
-        std::future::pending::<Result<(), String>>().await
     };
-    tokio::select! {
-        sent = sending => sent,
-        received = receive(read) => received,
+    if received == Received::ReaderGone || peer_end == PeerEnd::EndsAll {
+        return Ok(());
+    }
+    close_output();
+    if sent { Ok(()) } else { sending.await }
+}
+
+/// Sends standard input to its end, or until the peer takes no more.
+async fn send(source: &mut Source, write: &mut (impl AsyncWrite + Unpin)) -> Result<(), StdioError> {
+    loop {
+        let bytes = source.read(COPY_BYTES).await.map_err(StdioError::Input)?;
+        if bytes.is_empty() {
+            // The peer learns that nothing follows, and may go on itself.
+            let _ = write.shutdown().await;
+            return Ok(());
+        }
+        if write.write_all(&bytes).await.is_err() {
+            return Ok(());
+        }
     }
 }
 
-async fn receive(mut read: impl AsyncRead + Unpin) -> Result<(), String> {
-    let mut screen = Screen::new().map_err(|error| error.to_string())?;
+/// How receiving ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Received {
+    /// The peer has said everything.
+    Everything,
+    /// Nobody reads our output any more.
+    ReaderGone,
+}
+
+async fn receive(mut read: impl AsyncRead + Unpin) -> Result<Received, StdioError> {
+    let mut screen = Screen::new().map_err(StdioError::Input)?;
     loop {
         let mut buffer = BytesMut::with_capacity(COPY_BYTES);
-        let count = read.read_buf(&mut buffer).await.map_err(|error| error.to_string())?;
+        let count = read.read_buf(&mut buffer).await.map_err(StdioError::Broken)?;
+        if count == 0 {
+            break;
+        }
         screen.push(OutputStream::Stdout, buffer.freeze());
-        let shown = if count == 0 { break } else { screen.drain().await };
-        match shown {
-            Err(error) if error.reader_is_gone() => return Ok(()),
-            shown => shown.map_err(|error| error.to_string())?,
+        match screen.drain().await {
+            Err(error) if error.reader_is_gone() => return Ok(Received::ReaderGone),
+            shown => shown?,
         }
     }
     match screen.finish().await {
-        Err(error) if !error.reader_is_gone() => Err(error.to_string()),
-        _ => Ok(()),
+        Err(error) if error.reader_is_gone() => Ok(Received::ReaderGone),
+        shown => Ok(shown.map(|()| Received::Everything)?),
     }
 }

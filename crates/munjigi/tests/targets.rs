@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{TestServer, output, success};
+use crate::harness::databases::program;
+use crate::harness::{TestDatabase, TestServer, output, success};
 
 /// Runs a command that reads `input`, must succeed, and returns what it printed on both streams.
 pub(crate) fn fed(command: &mut Command, input: &str) -> String {
@@ -82,4 +83,19 @@ pub(crate) fn holds(directory: &std::path::Path, bytes: &[u8]) -> bool {
         let content = std::fs::read(&path).unwrap_or_default();
         content.windows(bytes.len()).any(|part| part == bytes)
     })
+}
+
+#[test]
+fn the_databases_of_the_tests_answer_their_own_programs() {
+    if let Some(postgres) = TestDatabase::postgres("") {
+        assert_eq!(postgres.psql("postgres", "SELECT current_user"), "admin\n");
+    }
+    if let Some(mariadb) = TestDatabase::mariadb(&[]) {
+        assert_eq!(mariadb.mysql("SELECT 40 + 2"), "42\n");
+    }
+    if let (Some(redis), Some(client)) = (TestDatabase::redis(), program("redis-cli")) {
+        let port = redis.port().to_string();
+        assert_eq!(success(Command::new(client).args(["-p", &port, "PING"])), "PONG\n");
+        assert!(redis.directory().join("redis.sock").exists());
+    }
 }

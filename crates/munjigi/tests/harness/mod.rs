@@ -2,6 +2,7 @@
 
 pub(crate) mod aws_client;
 pub(crate) mod cut;
+pub(crate) mod databases;
 pub(crate) mod link;
 pub(crate) mod server;
 pub(crate) mod sshd;
@@ -9,6 +10,7 @@ pub(crate) mod terminal;
 pub(crate) mod wait;
 
 pub(crate) use cut::CutProxy;
+pub(crate) use databases::TestDatabase;
 pub(crate) use server::{TestAgent, TestServer};
 pub(crate) use sshd::TestSshd;
 pub(crate) use terminal::Terminal;

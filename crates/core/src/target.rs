@@ -320,7 +320,7 @@ pub enum TlsMode {
     /// Never.
     #[default]
     Off,
-    /// Always, whoever answers: it keeps listeners out, not impostors.
+    /// Always, and the certificate must come from a known authority, or be a stored one; its name does not count.
     Require,
     /// Always, and the certificate must be valid for the server's name.
     VerifyFull,

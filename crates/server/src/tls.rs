@@ -56,7 +56,7 @@ pub(crate) async fn open(store: &Store, names: &BTreeSet<String>, now: Timestamp
         _ => {
             let issuer = Issuer::from_ca_cert_der(&authority, authority_key)?;
             let key = KeyPair::generate()?;
-            let certificate = leaf_params(names, now)?.signed_by(&key, &issuer)?.der().to_vec();
+            let certificate = leaf_params(names, LEAF_LIFE, now)?.signed_by(&key, &issuer)?.der().to_vec();
             let expires = now.plus(LEAF_LIFE);
             let leaf = Leaf { expires, names: names.clone(), certificate: hex::encode(&certificate) };
             // The key first: a leaf without its key is made anew, a key without its leaf as well.
@@ -71,6 +71,21 @@ pub(crate) async fn open(store: &Store, names: &BTreeSet<String>, now: Timestamp
         PrivateKeyDer::try_from(key).map_err(|cause| anyhow::anyhow!("the server's TLS key is damaged: {cause}"))?;
     let config = munjigi_link::tls::server_config(chain, key).context("the server's certificate cannot be used")?;
     Ok(Tls { config, authority_pem: pem(&authority) })
+}
+
+/// Makes a certificate of the deployment's authority for some names, with a key of its own; nothing of it is stored.
+pub(crate) async fn issue(
+    store: &Store,
+    names: &BTreeSet<String>,
+    life: Duration,
+    now: Timestamp,
+) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let (authority, authority_key) = authority(store, now).await?;
+    let issuer = Issuer::from_ca_cert_der(&authority, authority_key)?;
+    let key = KeyPair::generate()?;
+    let certificate = leaf_params(names, life, now)?.signed_by(&key, &issuer)?.der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|cause| anyhow::anyhow!("a new key: {cause}"))?;
+    Ok((vec![certificate, authority], key))
 }
 
 async fn authority(store: &Store, now: Timestamp) -> anyhow::Result<(CertificateDer<'static>, KeyPair)> {
@@ -90,7 +105,7 @@ async fn authority(store: &Store, now: Timestamp) -> anyhow::Result<(Certificate
     Ok((certificate.der().clone(), key))
 }
 
-fn leaf_params(names: &BTreeSet<String>, now: Timestamp) -> anyhow::Result<CertificateParams> {
+fn leaf_params(names: &BTreeSet<String>, life: Duration, now: Timestamp) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Munjigi server");
     for name in names {
@@ -103,7 +118,7 @@ fn leaf_params(names: &BTreeSet<String>, now: Timestamp) -> anyhow::Result<Certi
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    dated(&mut params, now, LEAF_LIFE)?;
+    dated(&mut params, now, life)?;
     Ok(params)
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod door_link;
 pub mod facts;
 mod forward;
 pub mod hub;
+pub mod inspect;
 pub mod launch;
 pub mod log;
 pub(crate) mod node_aws;
@@ -83,6 +84,8 @@ pub struct Gateway {
     pub(crate) aws: node_aws::AwsNodes,
     /// Wishes granted lately.
     pub starts: starts::Starts,
+    /// Certificates with which targets are stood for.
+    pub(crate) certificates: inspect::Certificates,
     /// Data channels of AWS's clients.
     pub channels: door_aws::registry::Registry,
     sessions: Mutex<HashMap<SessionId, Handle>>,

@@ -54,7 +54,8 @@ impl Journal {
         self.note(EventKind::StatementEnd(Box::new(end))).await
     }
 
-    async fn note(&self, event: EventKind) -> Result<(), PortError> {
+    /// Hands over either of both.
+    pub async fn note(&self, event: EventKind) -> Result<(), PortError> {
         let number = self.ledger.note_statement(event).await?;
         self.noted.fetch_max(number, Ordering::Relaxed);
         Ok(())

@@ -146,11 +146,7 @@ def munjigi_forward(munjigi, log, target):
 
 def port_of(line):
     """Finds the bound port in what a forward says of itself as JSON."""
-    value = json.loads(line)
-    for found in (value, *value.get("forwards", []), *value.get("listeners", [])):
-        if "port" in found:
-            return int(found["port"])
-    raise RuntimeError(f"a forward did not name its port: {line[:200]}")
+    return int(json.loads(line)["Forwards"][0]["Port"])
 
 
 @contextlib.contextmanager

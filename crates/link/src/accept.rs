@@ -81,7 +81,16 @@ impl UpgradeError {
 impl Upgrade {
     /// Checks method, WebSocket headers, binding and hello, and agrees on the version. The body is not looked at.
     pub fn parse<B>(request: &Request<B>) -> Result<PendingUpgrade, UpgradeError> {
-        let accept = websocket(request)?;
+        Self::bound(request, websocket(request)?)
+    }
+
+    /// As [`Upgrade::parse`] for a lane, which upgrades to `protocol` instead of WebSocket.
+    pub(crate) fn parse_lane<B>(request: &Request<B>, protocol: &str) -> Result<PendingUpgrade, UpgradeError> {
+        upgrades_to(request, protocol)?;
+        Self::bound(request, String::new())
+    }
+
+    fn bound<B>(request: &Request<B>, accept: String) -> Result<PendingUpgrade, UpgradeError> {
         let headers = request.headers();
         const BINDING: &str = "32 bytes in base64url without padding";
         let name = HeaderName::from_static(BINDING_HEADER);
@@ -128,15 +137,7 @@ impl PendingUpgrade {
 /// extension and no subprotocol is agreed on, whatever was offered.
 pub fn websocket<B>(request: &Request<B>) -> Result<String, UpgradeError> {
     let headers = request.headers();
-    if request.method() != Method::GET {
-        return Err(UpgradeError::NotGet);
-    }
-    let upgrades = request.version() == http::Version::HTTP_11
-        && lists(headers, &CONNECTION, "upgrade")
-        && lists(headers, &UPGRADE, "websocket");
-    if !upgrades {
-        return Err(UpgradeError::NotAnUpgrade);
-    }
+    upgrades_to(request, "websocket")?;
     if one(headers, SEC_WEBSOCKET_VERSION, "13")?.as_bytes() != b"13" {
         return Err(UpgradeError::WebSocketVersion);
     }
@@ -146,6 +147,18 @@ pub fn websocket<B>(request: &Request<B>) -> Result<String, UpgradeError> {
         return Err(UpgradeError::Header { name: SEC_WEBSOCKET_KEY, expected: KEY });
     }
     Ok(accept_of(key))
+}
+
+/// Checks that a request is a GET that upgrades to `protocol`.
+fn upgrades_to<B>(request: &Request<B>, protocol: &str) -> Result<(), UpgradeError> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(UpgradeError::NotGet);
+    }
+    let upgrades = request.version() == http::Version::HTTP_11
+        && lists(headers, &CONNECTION, "upgrade")
+        && lists(headers, &UPGRADE, protocol);
+    if upgrades { Ok(()) } else { Err(UpgradeError::NotAnUpgrade) }
 }
 
 /// Makes the 101 with what [`websocket`] returned.
@@ -177,7 +190,11 @@ where
 }
 
 /// Returns the header if it is there exactly once.
-fn one<'a>(headers: &'a HeaderMap, name: HeaderName, expected: &'static str) -> Result<&'a HeaderValue, UpgradeError> {
+pub(crate) fn one<'a>(
+    headers: &'a HeaderMap,
+    name: HeaderName,
+    expected: &'static str,
+) -> Result<&'a HeaderValue, UpgradeError> {
     let mut values = headers.get_all(&name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value),

@@ -400,11 +400,11 @@ impl IncomingFrame {
         let ends = head.flags & (FLAG_FIN | FLAG_RST) != 0 && matches!(head.kind, TYPE_DATA | TYPE_WINDOW);
         if ends && head.flags & FLAG_SYN != 0 {
             shared.set_born_finished(head.stream);
-        } else if ends && let Some(lane) = shared.lane(head.stream) {
+        } else if ends && let Some(signs) = shared.signs(head.stream) {
             if head.flags & FLAG_RST != 0 {
-                lane.reset.store(true, Ordering::Release);
-            } else if !lane.reset.load(Ordering::Acquire) {
-                lane.finished.store(true, Ordering::Release);
+                signs.reset.store(true, Ordering::Release);
+            } else if !signs.reset.load(Ordering::Acquire) {
+                signs.finished.store(true, Ordering::Release);
             }
         }
     }

@@ -174,12 +174,12 @@ pub(crate) struct Shared {
     /// frame is read, so one is enough.
     born_finished: AtomicU32,
     /// The live streams by their number in the multiplexer. Held for single map operations only.
-    lanes: Mutex<HashMap<u32, Arc<Lane>>>,
+    signs: Mutex<HashMap<u32, Arc<Signs>>>,
 }
 
 /// What the connection's task tells one stream beside its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
+pub(crate) struct Signs {
     /// Who waits to read.
     pub(crate) reader: AtomicWaker,
     /// Who waits to write.
@@ -208,7 +208,7 @@ impl Shared {
             opened_here: AtomicUsize::new(0),
             opened_by_peer: AtomicUsize::new(0),
             born_finished: AtomicU32::new(0),
-            lanes: Mutex::new(HashMap::new()),
+            signs: Mutex::new(HashMap::new()),
         }
     }
 
@@ -230,10 +230,10 @@ impl Shared {
     /// Wakes everybody; the connection's task does this when it ends, however it ends.
     pub(crate) fn finish(&self) {
         self.set_reason(EndReason::Internal);
-        let lanes: Vec<_> = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for lane in lanes {
-            lane.reader.wake();
-            lane.writer.wake();
+        let signs: Vec<_> = self.signs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for signs in signs {
+            signs.reader.wake();
+            signs.writer.wake();
         }
         self.done.cancel();
     }
@@ -259,8 +259,8 @@ impl Shared {
     }
 
     /// Returns the live stream of this number.
-    pub(crate) fn lane(&self, number: u32) -> Option<Arc<Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    pub(crate) fn signs(&self, number: u32) -> Option<Arc<Signs>> {
+        self.signs.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
     fn counter(&self, side: Side) -> &AtomicUsize {
@@ -301,12 +301,12 @@ impl Slot {
     }
 
     /// Enters the stream among the live ones.
-    pub(crate) fn enter(&mut self, number: u32) -> Arc<Lane> {
-        let lane = Arc::new(Lane::default());
-        lane.finished.store(self.shared.born_finished.load(Ordering::Acquire) == number, Ordering::Release);
+    pub(crate) fn enter(&mut self, number: u32) -> Arc<Signs> {
+        let signs = Arc::new(Signs::default());
+        signs.finished.store(self.shared.born_finished.load(Ordering::Acquire) == number, Ordering::Release);
         self.number = Some(number);
-        self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&lane));
-        lane
+        self.shared.signs.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&signs));
+        signs
     }
 
     /// Returns why the link ended, if it did.
@@ -318,7 +318,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.shared.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            self.shared.signs.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         }
         self.shared.counter(self.side).fetch_sub(1, Ordering::AcqRel);
     }

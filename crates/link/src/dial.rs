@@ -172,7 +172,8 @@ where
     let mut nonce = [0; 16];
     rand::fill(&mut nonce).map_err(|_| failed("the system gave no random bytes".to_owned()))?;
     let key = STANDARD.encode(nonce);
-    let request = head(&to_sign, &key, &signed)?;
+    let upgrade = format!("upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n");
+    let request = to_sign.head(&upgrade, &signed)?;
     let send = async {
         io.write_all(request.as_bytes()).await?;
         io.flush().await
@@ -211,26 +212,31 @@ fn run(io: TlsStream<TcpStream>, accept: String, options: &DialOptions) -> Diale
     Dialed { connection, answer: Answer::Awaited(answer), opener }
 }
 
-/// The request, complete.
-fn head(to_sign: &UpgradeToSign, key: &str, signed: &SignedHeaders) -> Result<String, DialError> {
-    let UpgradeToSign { method, path, host, binding_header, hello, .. } = to_sign;
-    let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n{HELLO_HEADER}: {hello}\r\n\
-         {BINDING_HEADER}: {binding_header}\r\n"
-    );
-    for (name, value) in signed {
-        // Through the checked types, so that no value can add lines of its own.
-        let bad = |_| DialError::BadRequest(format!("the signer gave an impossible header `{}`", name.escape_debug()));
-        let checked = HeaderName::try_from(name.as_str()).map_err(|error| bad(error.to_string()))?;
-        HeaderValue::try_from(value.as_str()).map_err(|error| bad(error.to_string()))?;
-        head.push_str(&format!("{checked}: {value}\r\n"));
+impl UpgradeToSign {
+    /// Makes the request, complete. `upgrade` holds the header lines that say what to upgrade to.
+    pub(crate) fn head(&self, upgrade: &str, signed: &SignedHeaders) -> Result<String, DialError> {
+        let Self { method, path, host, binding_header, hello, .. } = self;
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\n{upgrade}\
+             {HELLO_HEADER}: {hello}\r\n{BINDING_HEADER}: {binding_header}\r\n"
+        );
+        for (name, value) in signed {
+            // Through the checked types, so that no value can add lines of its own.
+            let bad =
+                |_| DialError::BadRequest(format!("the signer gave an impossible header `{}`", name.escape_debug()));
+            let checked = HeaderName::try_from(name.as_str()).map_err(|error| bad(error.to_string()))?;
+            HeaderValue::try_from(value.as_str()).map_err(|error| bad(error.to_string()))?;
+            head.push_str(&format!("{checked}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        if head.len() > MAX_HEAD_BYTES {
+            return Err(DialError::BadRequest(format!(
+                "its head has {} bytes, more than {MAX_HEAD_BYTES}",
+                head.len()
+            )));
+        }
+        Ok(head)
     }
-    head.push_str("\r\n");
-    if head.len() > MAX_HEAD_BYTES {
-        return Err(DialError::BadRequest(format!("its head has {} bytes, more than {MAX_HEAD_BYTES}", head.len())));
-    }
-    Ok(head)
 }
 
 /// A server's name and port, taken out of its URL.
@@ -260,6 +266,10 @@ impl Target {
         Ok(Self { host, port, tls_name })
     }
 
+    pub(crate) fn tls_name(&self) -> ServerName<'static> {
+        self.tls_name.clone()
+    }
+
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -269,22 +279,27 @@ impl Target {
     }
 }
 
-pub(crate) async fn tls_to(target: &Target, options: &DialOptions) -> Result<TlsStream<TcpStream>, DialError> {
+/// Connects to the server, through a proxy if there is one.
+pub(crate) async fn reach(target: &Target, options: &DialOptions) -> Result<TcpStream, DialError> {
     let limits = &options.timeouts;
     let proxy = Proxy::choose(&options.proxy, &target.host, target.port, |name| std::env::var(name).ok())?;
-    let tcp = match proxy {
-        None => tcp_to(&target.host, target.port, limits).await?,
+    match proxy {
+        None => tcp_to(&target.host, target.port, limits).await,
         Some(proxy) => {
             let mut tcp = tcp_to(&proxy.host, proxy.port, limits).await?;
             let server = target.name();
             limited("asking the proxy", &proxy.name(), limits.proxy, proxy.connect(&mut tcp, &server)).await??;
-            tcp
+            Ok(tcp)
         }
-    };
+    }
+}
+
+pub(crate) async fn tls_to(target: &Target, options: &DialOptions) -> Result<TlsStream<TcpStream>, DialError> {
+    let tcp = reach(target, options).await?;
     let config = tls::client_config(&options.roots, options.oldest_tls)
         .map_err(|error| DialError::Tls { peer: target.name(), why: error.to_string() })?;
     let handshake = TlsConnector::from(config).connect(target.tls_name.clone(), tcp);
-    limited("the TLS handshake with", &target.name(), limits.tls, handshake)
+    limited("the TLS handshake with", &target.name(), options.timeouts.tls, handshake)
         .await?
         .map_err(|error| handshake_error(&error, target.name()))
 }
@@ -325,7 +340,7 @@ pub(crate) async fn limited<T>(
     timeout(limit, work).await.map_err(|_| DialError::TimedOut { step, peer: peer.to_owned(), limit })
 }
 
-fn handshake_error(error: &io::Error, peer: String) -> DialError {
+pub(crate) fn handshake_error(error: &io::Error, peer: String) -> DialError {
     use rustls::{AlertDescription, CertificateError as Certificate, Error, PeerIncompatible};
 
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {

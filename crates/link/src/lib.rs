@@ -14,13 +14,21 @@ pub mod dial;
 mod driver;
 pub mod error;
 pub mod framed;
+pub mod lane;
+pub mod lane_upgrade;
+pub mod moving;
+mod pool;
 mod proxy;
+mod record;
+pub mod relay;
 mod stream;
 pub mod tls;
 pub mod websocket;
 
 pub use connection::{Connection, Limits, Opener};
 pub use error::{DialError, EndReason, LinkError, Refusal};
+pub use lane::{LANE_PATH, Lane, LaneToken};
+pub use moving::{Berth, LaneDialer, MovingStream};
 pub use stream::Stream;
 
 /// The path of the upgrade request.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 
-use crate::connection::{Lane, Slot};
+use crate::connection::{Signs, Slot};
 use crate::error::LinkError;
 
 /// A stream. `shutdown` ends the writing direction only; dropping ends both, and if the writing direction was not shut
@@ -23,23 +23,32 @@ use crate::error::LinkError;
 pub struct Stream {
     // Dropped before `slot`: the multiplexer lets go of the stream before its place is given away.
     raw: Compat<yamux::Stream>,
-    lane: Arc<Lane>,
+    signs: Arc<Signs>,
     slot: Slot,
     shut: bool,
 }
 
 impl Stream {
     pub(crate) fn new(raw: yamux::Stream, mut slot: Slot) -> Self {
-        let lane = slot.enter(number_of(&raw));
-        Self { raw: raw.compat(), lane, slot, shut: false }
+        let signs = slot.enter(number_of(&raw));
+        Self { raw: raw.compat(), signs, slot, shut: false }
     }
 
     /// Why the stream is of no use any more. `None` only while the connection's task is still finding out why the link
     /// ends: the multiplexer wakes streams before it says so. [`Shared::finish`](crate::connection::Shared) follows.
     fn over(&self) -> Option<LinkError> {
-        if self.lane.reset.load(Ordering::Acquire) {
+        if self.signs.reset.load(Ordering::Acquire) {
             return Some(LinkError::StreamReset);
         }
+        self.slot.link_ended().map(LinkError::Ended)
+    }
+
+    /// Tells why the link ended, if it did; else the task that asks hears of it, as whoever reads or writes the stream
+    /// does.
+    pub(crate) fn ended(&self, cx: &Context<'_>, reads: bool) -> Option<LinkError> {
+        // First the waker, then the look: the end may come in between.
+        let waker = if reads { &self.signs.reader } else { &self.signs.writer };
+        waker.register(cx.waker());
         self.slot.link_ended().map(LinkError::Ended)
     }
 
@@ -49,7 +58,7 @@ impl Stream {
             return Poll::Ready(Ok(value));
         }
         // First the waker, then the look: the end may come in between.
-        self.lane.writer.register(cx.waker());
+        self.signs.writer.register(cx.waker());
         match self.over() {
             Some(error) => Poll::Ready(Err(error.into())),
             None => Poll::Pending,
@@ -73,12 +82,12 @@ impl AsyncRead for Stream {
             Poll::Ready(Ok(())) if buf.filled().len() > before => Poll::Ready(Ok(())),
             // The multiplexer reports every end in the same way; here the good one is told from the others.
             ended => {
-                this.lane.reader.register(cx.waker());
+                this.signs.reader.register(cx.waker());
                 if ended.is_pending() && this.slot.link_ended().is_none() {
                     return Poll::Pending;
                 }
                 match this.over() {
-                    _ if this.lane.finished.load(Ordering::Acquire) => Poll::Ready(Ok(())),
+                    _ if this.signs.finished.load(Ordering::Acquire) => Poll::Ready(Ok(())),
                     Some(error) => Poll::Ready(Err(error.into())),
                     None => Poll::Pending,
                 }

@@ -199,7 +199,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         if !self.outgoing.is_empty() && self.outgoing.len() + HEAD_BYTES + body > MAX_SENT_MESSAGE {
             ready!(self.poll_send(cx))?;
         }
+        let start = self.outgoing.len();
         self.outgoing.extend_from_slice(buf.get(..HEAD_BYTES).unwrap_or_default());
+        // Where the multiplexer would call a dropped stream an orderly end.
+        if head.flags & (FLAG_FIN | FLAG_RST) != 0
+            && self.shared.take_abandoned(head.stream)
+            && let Some(flags) = self.outgoing.get_mut(start + 2..start + 4)
+        {
+            flags.copy_from_slice(&((head.flags & !FLAG_FIN) | FLAG_RST).to_be_bytes());
+        }
         self.outgoing_body = body;
         Poll::Ready(Ok(HEAD_BYTES))
     }

@@ -2,7 +2,7 @@
 //!
 //! One task owns the socket and the multiplexer (`driver`); everything here only talks to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{EndReason, LinkError};
+use crate::lane::LaneToken;
+use crate::moving::{LaneDialer, MovingStream};
 use crate::stream::Stream;
 
 /// Requests to open a stream that may wait for the connection's task.
@@ -100,6 +102,11 @@ impl Connection {
         self.opener.closed()
     }
 
+    /// Says with what lanes are dialled for the streams of this link; the first word stays.
+    pub fn set_lanes(&self, lanes: LaneDialer) {
+        let _first_stays = self.opener.shared.lanes.set(lanes);
+    }
+
     /// Says goodbye, bounded by [`Limits::close`], and waits until the connection is gone. What was written before is
     /// sent, and the other side's goodbye is awaited: one round trip. Whoever cannot wait drops the connection instead.
     /// Returns why the link ended: another reason than [`EndReason::ClosedHere`] came first.
@@ -145,6 +152,14 @@ impl Opener {
         }
     }
 
+    /// Takes a stream of this link on which `token` came for a lane; it is dialled when the stream has carried much.
+    pub fn moving(&self, stream: Stream, token: &[u8]) -> MovingStream {
+        match (LaneToken::from_bytes(token), self.shared.lanes.get()) {
+            (Some(token), Some(lanes)) => MovingStream::dialing(stream, token, Arc::clone(lanes)),
+            _ => MovingStream::staying(stream),
+        }
+    }
+
     /// As [`Connection::closed`].
     pub fn closed(&self) -> impl Future<Output = EndReason> + Send + 'static {
         let shared = Arc::clone(&self.shared);
@@ -163,6 +178,8 @@ pub(crate) struct Shared {
     pub(crate) close_wanted: CancellationToken,
     /// Cancelled by the task as its last act.
     done: CancellationToken,
+    /// What dials lanes, on the dialling side.
+    lanes: OnceLock<LaneDialer>,
     /// Round trip of the last answered ping; 0 before the first.
     round_trip_micros: AtomicU64,
     /// The socket takes nothing at the moment.
@@ -173,6 +190,9 @@ pub(crate) struct Shared {
     /// The number of the last stream whose first frame was also its last; 0 before. It is entered before the next
     /// frame is read, so one is enough.
     born_finished: AtomicU32,
+    /// Streams that were dropped without having ended their direction, until the multiplexer says so to the other side:
+    /// it calls that an orderly end when the other side has ended its own. Bounded by the streams there may be.
+    abandoned: Mutex<HashSet<u32>>,
     /// The live streams by their number in the multiplexer. Held for single map operations only.
     signs: Mutex<HashMap<u32, Arc<Signs>>>,
 }
@@ -202,12 +222,14 @@ impl Shared {
             reason: OnceLock::new(),
             close_wanted: CancellationToken::new(),
             done: CancellationToken::new(),
+            lanes: OnceLock::new(),
             round_trip_micros: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             max_streams,
             opened_here: AtomicUsize::new(0),
             opened_by_peer: AtomicUsize::new(0),
             born_finished: AtomicU32::new(0),
+            abandoned: Mutex::new(HashSet::new()),
             signs: Mutex::new(HashMap::new()),
         }
     }
@@ -263,6 +285,18 @@ impl Shared {
         self.signs.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
+    /// Takes note that a stream is being dropped whose direction from here has not ended.
+    fn set_abandoned(&self, number: u32) {
+        if self.reason.get().is_none() {
+            self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        }
+    }
+
+    /// Tells whether the end of a stream, which is about to be sent, is none in truth.
+    pub(crate) fn take_abandoned(&self, number: u32) -> bool {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+    }
+
     fn counter(&self, side: Side) -> &AtomicUsize {
         match side {
             Side::Here => &self.opened_here,
@@ -307,6 +341,13 @@ impl Slot {
         self.number = Some(number);
         self.shared.signs.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&signs));
         signs
+    }
+
+    /// See [`Shared::set_abandoned`].
+    pub(crate) fn abandon(&self) {
+        if let Some(number) = self.number {
+            self.shared.set_abandoned(number);
+        }
     }
 
     /// Returns why the link ended, if it did.

@@ -27,6 +27,7 @@ use crate::answer::accept_of;
 use crate::carrier::{Awaited, Carrier};
 use crate::connection::{Connection, Limits, Opener};
 use crate::error::DialError;
+use crate::lane::LANE_HEADER;
 use crate::proxy::Proxy;
 pub use crate::proxy::ProxyChoice;
 use crate::tls::{self, OldestTls, PinnedRoots};
@@ -107,6 +108,8 @@ pub struct UpgradeToSign {
     pub binding_header: String,
     /// Value of [`HELLO_HEADER`].
     pub hello: String,
+    /// Value of [`LANE_HEADER`](crate::lane::LANE_HEADER), if a lane is dialled.
+    pub lane: Option<String>,
 }
 
 /// The headers that carry the signature.
@@ -165,6 +168,7 @@ where
         binding,
         binding_header: URL_SAFE_NO_PAD.encode(binding),
         hello,
+        lane: None,
     };
     let signed = limited("signing the request to", &target.name(), options.timeouts.sign, sign(to_sign.clone()))
         .await?
@@ -220,6 +224,9 @@ impl UpgradeToSign {
             "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\n{upgrade}\
              {HELLO_HEADER}: {hello}\r\n{BINDING_HEADER}: {binding_header}\r\n"
         );
+        if let Some(token) = &self.lane {
+            head.push_str(&format!("{LANE_HEADER}: {token}\r\n"));
+        }
         for (name, value) in signed {
             // Through the checked types, so that no value can add lines of its own.
             let bad =

@@ -60,12 +60,12 @@ where
         binding,
         binding_header: URL_SAFE_NO_PAD.encode(binding),
         hello,
+        lane: Some(URL_SAFE_NO_PAD.encode(token.as_bytes())),
     };
     let signed = limited("signing the request to", &target.name(), options.timeouts.sign, sign(to_sign.clone()))
         .await?
         .map_err(|error| DialError::Sign(Arc::from(error)))?;
-    let upgrade = format!("upgrade: {LANE_PROTOCOL}\r\n{LANE_HEADER}: {}\r\n", token_header(token));
-    let request = to_sign.head(&upgrade, &signed)?;
+    let request = to_sign.head(&format!("upgrade: {LANE_PROTOCOL}\r\n"), &signed)?;
     let ask = async {
         io.write_all(request.as_bytes()).await?;
         io.flush().await?;
@@ -78,10 +78,6 @@ where
     let (io, session) = io.into_inner();
     let secrets = session.dangerous_extract_secrets().map_err(|error| failed(error.to_string()))?;
     Lane::new(io.into_inner(), secrets).map_err(|error| failed(error.to_string()))
-}
-
-fn token_header(token: &LaneToken) -> String {
-    URL_SAFE_NO_PAD.encode(token.as_bytes())
 }
 
 /// Sets what the connection of a lane has: no Nagle, bounded silence. Unlike on a link the kernel may hold as much

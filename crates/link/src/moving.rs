@@ -8,6 +8,8 @@
 //! - A direction moves by ending where it is and going on with the lane. So an end is a real one if no lane is known
 //!   here, and else the lane tells: its first bytes, or its own end.
 //! - A direction that had really ended when a lane came ends on the lane too.
+//! - A stream is over when both directions have ended and no lane is on its way any more: else one end would wait for the
+//!   word of a lane that the other end does not know.
 //!
 //! A lane whose keys are worn is replaced by another in the same way. When the link ends, its streams end with it,
 //! wherever they travel: they live by the same permission.
@@ -50,6 +52,8 @@ pub struct Berth {
     state: Mutex<State>,
     /// Whether the state is another than [`State::Empty`].
     occupied: AtomicBool,
+    /// Whether this end is dialling a lane.
+    dialing: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -174,6 +178,17 @@ struct Dialer {
     bytes: u64,
     dial_at: u64,
     task: Option<JoinHandle<()>>,
+}
+
+/// Tells that a lane is not being dialled any more.
+struct Dialing(Arc<Berth>);
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        self.0.dialing.store(false, Ordering::Release);
+        self.0.reader.wake();
+        self.0.writer.wake();
+    }
 }
 
 impl Drop for Dialer {
@@ -313,18 +328,19 @@ impl MovingStream {
         if !due || self.next.is_some() {
             return;
         }
-        if let Some(task) = &dialer.task {
-            // It came to nothing, or is under way.
-            if task.is_finished() && !self.berth.occupied.load(Ordering::Acquire) {
-                dialer.task = None;
-                dialer.dial_at = dialer.bytes.saturating_mul(RETRY_FACTOR);
-            }
+        if self.berth.dialing.load(Ordering::Acquire) || self.berth.occupied.load(Ordering::Acquire) {
             return;
         }
-        let (dialing, berth) = ((dialer.dial)(dialer.token.clone()), Arc::clone(&self.berth));
+        if dialer.task.take().is_some() {
+            // It came to nothing.
+            dialer.dial_at = dialer.bytes.saturating_mul(RETRY_FACTOR);
+            return;
+        }
+        self.berth.dialing.store(true, Ordering::Release);
+        let (lane, dialing) = ((dialer.dial)(dialer.token.clone()), Dialing(Arc::clone(&self.berth)));
         dialer.task = Some(tokio::spawn(async move {
-            let brought = match dialing.await {
-                Ok(lane) => berth.bring(lane, LaneSide::Dialled).await.map_err(|error| error.to_string()),
+            let brought = match lane.await {
+                Ok(lane) => dialing.0.bring(lane, LaneSide::Dialled).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = brought {
@@ -368,6 +384,30 @@ impl MovingStream {
         }
     }
 
+    /// Both directions have ended: waits until no lane is on its way any more, and lets none come.
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.read_ended || !self.write_ended {
+            return Poll::Ready(Ok(()));
+        }
+        // First the wakers, then the looks.
+        self.berth.reader.register(cx.waker());
+        self.berth.writer.register(cx.waker());
+        if self.berth.dialing.load(Ordering::Acquire) && !self.berth.occupied.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.look(cx)?;
+        if self.next.is_some() && !(self.read_moved && self.write_moved) {
+            return Poll::Pending;
+        }
+        let mut state = self.berth.lock();
+        match *state {
+            State::Empty => *state = State::Gone,
+            State::Offered | State::Ready(_) => return Poll::Pending,
+            State::Lost | State::Gone => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Moves the writing direction if there is a lane to move to.
     fn poll_move_writing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.next.is_none() || self.write_moved {
@@ -391,7 +431,11 @@ enum Direction {
 impl AsyncRead for MovingStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if buf.remaining() == 0 || this.read_ended {
+        if this.read_ended {
+            this.check(cx, Direction::Read)?;
+            return this.poll_settle(cx);
+        }
+        if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
         if !this.early.is_empty() {
@@ -413,7 +457,7 @@ impl AsyncRead for MovingStream {
                     true => this.read_moved = true,
                     false => {
                         this.read_ended = true;
-                        return Poll::Ready(Ok(()));
+                        return this.poll_settle(cx);
                     }
                 },
                 Poll::Pending => {
@@ -476,19 +520,8 @@ impl AsyncWrite for MovingStream {
             this.write_ended = true;
         }
         // A lane that came too late for this direction still has to say that it has ended.
-        this.berth.writer.register(cx.waker());
         this.look(cx)?;
-        if !this.write_moved
-            && let Some(next) = &mut this.next
-        {
-            ready!(Pin::new(next.as_mut()).poll_shutdown(cx))?;
-            this.write_moved = true;
-        }
-        this.hear_end(cx)?;
-        if this.read_ended && !this.read_moved && this.next.is_some() {
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
+        this.poll_settle(cx)
     }
 }
 
@@ -497,3 +530,6 @@ impl Drop for MovingStream {
         self.berth.set(State::Gone);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,11 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// Records that one AES-GCM key may protect: RFC 8446 section 5.5 allows 2^24.5 full ones.
 const MOST_RECORDS_GCM: u64 = 1 << 24;
 /// After this many records a lane is to be replaced: far enough from the end for what is in flight.
+#[cfg(not(test))]
 pub(crate) const WORN_RECORDS: u64 = 1 << 23;
+/// As above, so that a test sees a lane replaced.
+#[cfg(test)]
+pub(crate) const WORN_RECORDS: u64 = 100;
 
 /// Why records cannot go on. None of these happens between honest ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -211,6 +215,134 @@ impl Opener {
             (ALERT, [_, description]) => Err(RecordError::Alert(*description)),
             (APPLICATION_DATA | ALERT, _) => Err(RecordError::Malformed),
             (other, _) => Err(RecordError::Unexpected(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    fn secrets() -> (u64, ConnectionTrafficSecrets) {
+        (7, ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([9; 32]), iv: Iv::from([4; 12]) })
+    }
+
+    fn ends() -> (Sealer, Opener) {
+        (Sealer::new(secrets()).unwrap(), Opener::new(secrets()).unwrap())
+    }
+
+    #[test]
+    fn content_of_every_length_and_ends_come_back_in_order() {
+        let (mut sealer, mut opener) = ends();
+        let mut space = vec![0; MAX_RECORD];
+        let mut plain = vec![0; MAX_RECORD];
+        for length in [1, 2, 15, 16, 17, 1000, MAX_CONTENT - 1, MAX_CONTENT, MAX_CONTENT + 5] {
+            let content: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let (taken, size) = sealer.content(&content, &mut space).unwrap();
+            assert_eq!(taken, length.min(MAX_CONTENT));
+            assert!(first(&space[..size - 1]).unwrap().is_none(), "not whole yet");
+            let record = first(&space[..size]).unwrap().unwrap();
+            assert_eq!(record.len(), size);
+            assert_eq!(opener.open(record, &mut plain).unwrap(), Opened::Content(taken));
+            assert_eq!(plain[..taken], content[..taken]);
+        }
+        assert_eq!(sealer.content(&[], &mut space).unwrap(), (0, 0));
+        assert_eq!(sealer.content(b"x", &mut [0; OVERHEAD]).unwrap(), (0, 0));
+        assert_eq!(sealer.end(&mut [0; OVERHEAD]).unwrap(), None);
+        let size = sealer.end(&mut space).unwrap().unwrap();
+        assert_eq!(opener.open(first(&space[..size]).unwrap().unwrap(), &mut plain).unwrap(), Opened::End);
+        assert_eq!((sealer.records(), opener.records()), (17, 17));
+    }
+
+    #[test]
+    fn a_record_that_was_changed_repeated_or_left_out_is_not_opened() {
+        let mut plain = vec![0; MAX_RECORD];
+        for change in 0..40 {
+            let (mut sealer, mut opener) = ends();
+            let mut space = vec![0; 100];
+            let (_, size) = sealer.content(b"some bytes of content", &mut space).unwrap();
+            if change < HEAD {
+                space[change] ^= 1;
+                match first(&space[..size]) {
+                    Ok(Some(record)) => assert!(opener.open(record, &mut plain).is_err()),
+                    other => assert!(other.is_err() || other.is_ok_and(|record| record.is_none())),
+                }
+                continue;
+            }
+            space[change.min(size - 1)] ^= 0x80;
+            let record = first(&space[..size]).unwrap().unwrap();
+            assert_eq!(opener.open(record, &mut plain), Err(RecordError::NotAuthentic));
+        }
+        let (mut sealer, mut opener) = ends();
+        let (mut one, mut two) = (vec![0; 100], vec![0; 100]);
+        let (_, one_size) = sealer.content(b"one", &mut one).unwrap();
+        let (_, two_size) = sealer.content(b"two", &mut two).unwrap();
+        let record = first(&two[..two_size]).unwrap().unwrap();
+        assert_eq!(opener.open(record, &mut plain), Err(RecordError::NotAuthentic));
+        let mut opener = Opener::new(secrets()).unwrap();
+        let record = first(&one[..one_size]).unwrap().unwrap();
+        opener.open(record, &mut plain).unwrap();
+        assert_eq!(opener.open(record, &mut plain), Err(RecordError::NotAuthentic));
+    }
+
+    #[test]
+    fn messages_that_do_not_belong_are_named() {
+        let mut plain = vec![0; MAX_RECORD];
+        let mut opened = |kind: u8, content: &[u8]| {
+            let (mut sealer, mut opener) = ends();
+            let mut space = vec![0; MAX_RECORD];
+            let size = sealer.seal(kind, content, &mut space).unwrap();
+            opener.open(first(&space[..size]).unwrap().unwrap(), &mut plain)
+        };
+        assert_eq!(opened(22, &[24, 0, 0, 1, 0]), Err(RecordError::Unexpected(22)));
+        assert_eq!(opened(ALERT, &[2, 20]), Err(RecordError::Alert(20)));
+        assert_eq!(opened(ALERT, &[2]), Err(RecordError::Malformed));
+        assert_eq!(opened(0, &[]), Err(RecordError::Malformed));
+        // Padding: zeros behind the type.
+        assert_eq!(opened(0, &[b'x', APPLICATION_DATA, 0, 0]), Ok(Opened::Content(1)));
+    }
+
+    #[test]
+    fn a_key_protects_no_more_than_it_may() {
+        let (_, key) = secrets();
+        let mut sealer = Sealer::new((MOST_RECORDS_GCM - 1, key)).unwrap();
+        let mut space = vec![0; 100];
+        sealer.content(b"x", &mut space).unwrap();
+        assert_eq!(sealer.content(b"x", &mut space), Err(RecordError::WornOut));
+    }
+
+    #[test]
+    fn a_quarter_million_hostile_records_are_refused_and_nothing_panics() {
+        let mut state = 0x006c_616e_6573_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let (mut sealer, mut opener) = ends();
+        let mut plain = vec![0; 2 * MAX_RECORD];
+        let mut bytes = vec![0; 64];
+        for _ in 0..1 << 18 {
+            let length = (random() % 64) as usize;
+            bytes.resize(length, 0);
+            for byte in &mut bytes {
+                *byte = random() as u8;
+            }
+            if random() % 2 == 0 {
+                // A likely head.
+                for (byte, likely) in bytes.iter_mut().zip([23, 3, 3, 0, (random() % 50) as u8]) {
+                    *byte = likely;
+                }
+            }
+            if let Ok(Some(record)) = first(&bytes) {
+                assert!(record.len() <= bytes.len());
+                assert!(opener.open(record, &mut plain).is_err());
+            }
+            sealer.0.number = 7;
+            opener.0.number = 7;
         }
     }
 }

@@ -66,6 +66,15 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.shut {
+            // Before the multiplexer learns of it, as fields are dropped after this.
+            self.slot.abandon();
+        }
+    }
+}
+
 /// The multiplexer shows its stream numbers only as text.
 fn number_of(raw: &yamux::Stream) -> u32 {
     raw.id().to_string().parse().unwrap_or(0)

@@ -36,7 +36,7 @@ use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
 use crate::gateway::node_aws::doors;
-use crate::gateway::{door_aws, door_link, tunnel};
+use crate::gateway::{door_aws, door_lane, door_link, tunnel};
 
 use gate::{Gate, Pass};
 
@@ -235,6 +235,9 @@ async fn route(
     }
     if path == munjigi_link::LINK_PATH {
         return door_link::link_door(server, request, connected, meta).await;
+    }
+    if path == munjigi_link::LANE_PATH {
+        return door_lane::lane_door(server, request, connected, meta).await;
     }
     if path.starts_with(door_aws::DATA_CHANNEL_PATH) {
         return door_aws::data_channel(server, request, connected, meta);

@@ -13,8 +13,9 @@ use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::backoff::Backoff;
 use munjigi_link::connection::Limits;
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
+use munjigi_link::lane_upgrade::dial_lane;
 use munjigi_link::tls::PinnedRoots;
-use munjigi_link::{Opener, Stream};
+use munjigi_link::{LaneDialer, LaneToken, Opener, Stream};
 use tokio::time::{sleep, timeout};
 
 use crate::destinations::{Destinations, Rule};
@@ -44,13 +45,14 @@ pub(super) async fn keep_dialing(
     let rules = configure.denied_destinations.iter().filter_map(|rule| Rule::parse(rule)).collect();
     let ports = Arc::new(Ports::new(Destinations::new(rules), &server));
     let options = DialOptions { limits: Limits::agent(), ..DialOptions::new(server, roots) };
+    let lanes = lane_dialer(&options, &configure, &spawn);
     let mut backoff = Backoff::new();
     loop {
         let begun = clock::monotonic();
         let why = match connect(&options, &configure, &spawn, &sessions).await {
             Ok(dialed) => {
                 logins.connected(dialed.connection.opener());
-                serve(dialed, &spawn, &sessions, &ports).await
+                serve(dialed, &spawn, &sessions, &ports, &lanes).await
             }
             Err(why) => why,
         };
@@ -70,7 +72,8 @@ async fn connect(
     spawn: &Arc<SpawnClient>,
     sessions: &Sessions,
 ) -> Result<Dialed, String> {
-    let hello = hello(configure, sessions);
+    let live: Vec<String> = sessions.all().into_iter().take(NAMED_SESSIONS).map(|(id, _)| id.to_string()).collect();
+    let hello = hello(configure, &live);
     let sign = |upgrade| sign(upgrade, configure.node.to_string(), Arc::clone(spawn));
     let mut dialed = dial(options, &hello, sign).await.map_err(|error| error.to_string())?;
     let server = dialed.established().await.map_err(|error| error.to_string())?;
@@ -82,14 +85,24 @@ async fn connect(
     Ok(dialed)
 }
 
+/// Makes what dials lanes: proved as the link is, by the node's key in the privileged half.
+fn lane_dialer(options: &DialOptions, configure: &Configure, spawn: &Arc<SpawnClient>) -> LaneDialer {
+    let (options, node, spawn) = (options.clone(), configure.node.to_string(), Arc::clone(spawn));
+    // Its sessions do not matter on a lane: the token names the stream.
+    let hello = hello(configure, &[]);
+    Arc::new(move |token: LaneToken| {
+        let (options, hello, node, spawn) = (options.clone(), hello.clone(), node.clone(), Arc::clone(&spawn));
+        Box::pin(async move { dial_lane(&options, &hello, &token, |upgrade| sign(upgrade, node, spawn)).await })
+    })
+}
+
 async fn sign(upgrade: UpgradeToSign, node: String, spawn: Arc<SpawnClient>) -> Result<SignedHeaders, SignError> {
     let signature = spawn.sign(upgrade.binding, upgrade.hello).await?;
     let value = format!("Munjigi-Node Credential={node}, Signature={}", STANDARD.encode(signature));
     Ok(vec![("authorization".to_owned(), value)])
 }
 
-fn hello(configure: &Configure, sessions: &Sessions) -> Hello {
-    let live = sessions.all().into_iter().take(NAMED_SESSIONS).map(|(id, _)| id.to_string()).collect();
+fn hello(configure: &Configure, live: &[String]) -> Hello {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Hello {
         version_min: VERSION_MIN,
@@ -102,7 +115,7 @@ fn hello(configure: &Configure, sessions: &Sessions) -> Hello {
             hostname: inventory::hostname(),
             platform: Some(inventory::platform()),
             agent_version: version,
-            sessions: live,
+            sessions: live.to_vec(),
             names: vec![configure.name.clone()],
             only_user: configure.only_user.clone(),
         }),
@@ -110,7 +123,13 @@ fn hello(configure: &Configure, sessions: &Sessions) -> Hello {
 }
 
 /// Serves a standing link; returns why it ended.
-async fn serve(dialed: Dialed, spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions>, ports: &Arc<Ports>) -> String {
+async fn serve(
+    dialed: Dialed,
+    spawn: &Arc<SpawnClient>,
+    sessions: &Arc<Sessions>,
+    ports: &Arc<Ports>,
+    lanes: &LaneDialer,
+) -> String {
     let mut connection = dialed.connection;
     let opener = connection.opener();
     sessions.reconnect(&opener).await;
@@ -118,7 +137,12 @@ async fn serve(dialed: Dialed, spawn: &Arc<SpawnClient>, sessions: &Arc<Sessions
     // Bounded by the limit of a lookup; no session waits for it.
     tokio::spawn(async move { learning.learn_server().await });
     while let Some(stream) = connection.accept().await {
-        let opened = Opened { opener: opener.clone(), spawn: Arc::clone(spawn), sessions: Arc::clone(sessions) };
+        let opened = Opened {
+            opener: opener.clone(),
+            spawn: Arc::clone(spawn),
+            sessions: Arc::clone(sessions),
+            lanes: Arc::clone(lanes),
+        };
         tokio::spawn(open_stream(stream, opened, Arc::clone(ports)));
     }
     connection.closed().await.to_string()
@@ -129,6 +153,8 @@ struct Opened {
     opener: Opener,
     spawn: Arc<SpawnClient>,
     sessions: Arc<Sessions>,
+    /// For streams that carry much.
+    lanes: LaneDialer,
 }
 
 /// Takes a stream that the server opened: a start, a connection of a port session, or nothing.
@@ -152,7 +178,7 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
 async fn connect_port(attached: Attached, wish: Connect, opened: &Opened, ports: &Ports) {
     let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| opened.sessions.get(&id));
     match handle.as_ref().and_then(|handle| handle.port()) {
-        Some(port) => ports.serve(attached, port, wish, &opened.spawn).await,
+        Some(port) => ports.serve(attached, port, wish, &opened.spawn, &opened.lanes).await,
         None => refuse(attached, refusal("SessionEnded", "this node has no such port session")).await,
     }
 }

@@ -10,14 +10,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use munjigi_core::destination::Destination;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::wire::message::{Accepted, Connect, Resolved};
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::Stream;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use munjigi_link::relay::relay;
+use munjigi_link::{LaneDialer, LaneToken, MovingStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -39,8 +38,6 @@ const MAX_KNOWN: usize = 256;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to judge the addresses of a name.
 const VERDICT_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes read at once in each direction: two of the link's data frames.
-const BUFFER: usize = 32 * 1024;
 
 /// What a port session holds for its connections.
 #[derive(Debug)]
@@ -113,7 +110,15 @@ impl Ports {
     }
 
     /// Makes a connection of the session and serves it to its end.
-    pub(crate) async fn serve(&self, mut attached: Attached, port: &Port, wish: Connect, spawn: &SpawnClient) {
+    pub(crate) async fn serve(
+        &self,
+        mut attached: Attached,
+        port: &Port,
+        wish: Connect,
+        spawn: &SpawnClient,
+        lanes: &LaneDialer,
+    ) {
+        let lane = LaneToken::from_bytes(&wish.lane);
         let many = |whose: &str| {
             let message = format!("{whose} has as many connections as it can hold; close some");
             refusal("TooManyConnections", message)
@@ -138,7 +143,12 @@ impl Ports {
             return;
         }
         let (stream, early) = attached.into_stream();
-        relay(stream, &early, socket, &address, &port.over).await;
+        let mut stream = match lane {
+            Some(token) => MovingStream::dialing(stream, token, Arc::clone(lanes)),
+            None => MovingStream::staying(stream),
+        };
+        stream.unread(early);
+        carry(stream, socket, &address, &port.over).await;
     }
 
     async fn connect(
@@ -202,11 +212,8 @@ async fn reveal(attached: &mut Attached, addresses: &[std::net::SocketAddr]) -> 
 
 /// Carries bytes both ways until both directions have ended. What breaks on one side breaks on the other: a socket is
 /// closed with a reset, a stream by being dropped.
-async fn relay(mut stream: Stream, early: &BytesMut, mut socket: Near, address: &str, over: &CancellationToken) {
-    let carried = over.run_until_cancelled(async {
-        socket.write_all(early).await?;
-        copy_bidirectional_with_sizes(&mut stream, &mut socket, BUFFER, BUFFER).await
-    });
+async fn carry(mut stream: MovingStream, mut socket: Near, address: &str, over: &CancellationToken) {
+    let carried = over.run_until_cancelled(relay(&mut stream, &mut socket));
     let carried = carried.await.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()));
     if let Err(error) = carried {
         tracing::debug!(%error, address, "a connection broke");

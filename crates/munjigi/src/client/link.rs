@@ -1,14 +1,17 @@
 //! The client's link to the server: dialled with a signature that is good on this TLS session only.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use munjigi_core::sigv4;
 use munjigi_core::wire::hello::{Hello, Role, VERSION_MAX, VERSION_MIN};
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
+use munjigi_link::lane::LANE_HEADER;
+use munjigi_link::lane_upgrade::dial_lane;
 use munjigi_link::tls::PinnedRoots;
-use munjigi_link::{BINDING_HEADER, DialError, HELLO_HEADER};
+use munjigi_link::{BINDING_HEADER, DialError, HELLO_HEADER, LaneDialer, LaneToken};
 use url::Url;
 
 use super::api::USER_AGENT;
@@ -50,22 +53,38 @@ pub(crate) fn options_for(endpoint: &Url, roots: PinnedRoots) -> DialOptions {
 
 /// Dials the server as the context's principal. Returns before the server has answered.
 pub(crate) async fn connect(context: &Context, options: &DialOptions) -> Result<Dialed, DialError> {
-    let hello = Hello {
+    dial(options, &hello(), |request| std::future::ready(sign(context, &request))).await
+}
+
+fn hello() -> Hello {
+    Hello {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,
         software: USER_AGENT.to_owned(),
         role: Role::Client.into(),
         node: None,
-    };
-    dial(options, &hello, |request| std::future::ready(sign(context, &request))).await
+    }
+}
+
+/// Makes what dials lanes for streams of this context's links.
+pub(crate) fn lanes(context: Arc<Context>, options: DialOptions) -> LaneDialer {
+    Arc::new(move |token: LaneToken| {
+        let (context, options) = (Arc::clone(&context), options.clone());
+        Box::pin(async move {
+            dial_lane(&options, &hello(), &token, |request| std::future::ready(sign(&context, &request))).await
+        })
+    })
 }
 
 fn sign(context: &Context, request: &UpgradeToSign) -> Result<SignedHeaders, SignError> {
-    let headers: [(&str, &[u8]); 3] = [
+    let mut headers: Vec<(&str, &[u8])> = vec![
         ("host", request.host.as_bytes()),
         (BINDING_HEADER, request.binding_header.as_bytes()),
         (HELLO_HEADER, request.hello.as_bytes()),
     ];
+    if let Some(lane) = &request.lane {
+        headers.push((LANE_HEADER, lane.as_bytes()));
+    }
     let to_sign = sigv4::Request { method: request.method, target: request.path, headers: &headers, body: &[] };
     let signed = sigv4::sign(&to_sign, &context.credentials, &context.region, SIGNING_NAME, clock::now())?;
     Ok(signed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())

@@ -108,6 +108,7 @@ impl Dialer {
         Road::Dialing(Box::pin(async move {
             let dialed = connect(&context, &options).await?;
             let connection = dialed.connection;
+            connection.set_lanes(super::link::lanes(context, options));
             let stream = match connection.opener().open().await {
                 Ok(stream) => stream,
                 Err(LinkError::Ended(reason)) => return Err(reason.into()),

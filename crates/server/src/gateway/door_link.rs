@@ -45,10 +45,10 @@ pub(crate) enum Peer {
 }
 
 /// Why a link is not opened.
-struct Refused {
-    status: StatusCode,
-    error: ApiError,
-    presented: Option<String>,
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) error: ApiError,
+    pub(super) presented: Option<String>,
 }
 
 /// Answers an upgrade request. A link that is accepted is served in a task of its own.
@@ -119,7 +119,8 @@ async fn serve(server: Arc<Server>, connection: Connection, peer: Peer, request:
     }
 }
 
-async fn authenticate_peer(
+/// Verifies that whoever sent an upgrade request is who it says, on this TLS session.
+pub(super) async fn authenticate_peer(
     server: &Arc<Server>,
     request: &Request<Incoming>,
     pending: &PendingUpgrade,

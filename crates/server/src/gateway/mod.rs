@@ -13,11 +13,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 mod backlog;
 pub mod door_aws;
+pub(crate) mod door_lane;
 pub(crate) mod door_link;
 pub mod facts;
 mod forward;
 pub mod hub;
 pub mod inspect;
+pub(crate) mod lanes;
 pub mod launch;
 pub mod log;
 pub(crate) mod node_aws;
@@ -82,6 +84,8 @@ pub struct Gateway {
     pub nodes: nodes::Nodes,
     /// Channels of nodes with AWS's agent.
     pub(crate) aws: node_aws::AwsNodes,
+    /// Streams that wait for a lane.
+    pub(crate) lanes: Arc<lanes::Lanes>,
     /// Wishes granted lately.
     pub starts: starts::Starts,
     /// Certificates with which targets are stood for.

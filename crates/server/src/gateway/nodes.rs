@@ -8,10 +8,11 @@ use std::time::Duration;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::NodeId;
 use munjigi_core::time::Timestamp;
-use munjigi_link::Opener;
+use munjigi_link::{LaneToken, Opener};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::{LaneOwner, Lanes};
 use super::node_aws::AwsLink;
 
 /// How long opening a stream to a node may take.
@@ -74,6 +75,15 @@ impl NodeLink {
             NodeOpener::Link(opener) => opener.round_trip(),
             NodeOpener::Aws(_) => None,
         }
+    }
+
+    /// Opens a stream to the node's agent that may carry much: with the token it may dial a lane for it.
+    pub(crate) async fn open_moving(&self, lanes: &Arc<Lanes>) -> Result<(NodeStream, Option<LaneToken>), OpenError> {
+        let NodeOpener::Link(opener) = &self.opener else { return Ok((self.open().await?, None)) };
+        let opened = tokio::time::timeout(OPEN_LIMIT, opener.open()).await;
+        let (stream, token) =
+            lanes.expect(opened.map_err(|_| OpenError::TimedOut)??, LaneOwner::Node(self.node.clone()));
+        Ok((Box::new(stream), token))
     }
 
     /// Opens a stream to the node's agent.

@@ -1,13 +1,20 @@
 //! The two ends of a live session as the hub holds them: the primary client and the node.
 
-use bytes::Bytes;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
 use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_link::Stream;
 use munjigi_link::framed::{FrameReader, FrameWriter};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::log::Chunk;
+use crate::lock;
 
 /// Any door's incoming half.
 pub type BoxRead = Box<dyn AsyncRead + Send + Sync + Unpin>;
@@ -20,13 +27,56 @@ pub struct FrameStream {
     pub reader: FrameReader<BoxRead>,
     /// Outgoing frames.
     pub writer: FrameWriter<BoxWrite>,
+    /// The link's stream below both, if it is one; see [`FrameStream::into_link`].
+    whole: Option<Whole>,
+}
+
+/// A link's stream whose halves are used from one task, or from two that do not wait for each other.
+#[derive(Clone)]
+struct Whole(Arc<Mutex<Stream>>);
+
+impl AsyncRead for Whole {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Whole {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *lock(&self.0)).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *lock(&self.0)).poll_shutdown(cx)
+    }
 }
 
 impl FrameStream {
     /// Takes a byte stream for a stream of frames.
     pub fn new<S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static>(stream: S) -> Self {
         let (read, write) = tokio::io::split(stream);
-        Self { reader: FrameReader::new(Box::new(read)), writer: FrameWriter::new(Box::new(write)) }
+        Self { reader: FrameReader::new(Box::new(read)), writer: FrameWriter::new(Box::new(write)), whole: None }
+    }
+
+    /// As [`FrameStream::new`] for a stream of a link, which can be taken back when no more frames travel on it.
+    pub fn of_link(stream: Stream) -> Self {
+        let whole = Whole(Arc::new(Mutex::new(stream)));
+        let (read, write) = (Box::new(whole.clone()), Box::new(whole.clone()));
+        Self { reader: FrameReader::new(read), writer: FrameWriter::new(write), whole: Some(whole) }
+    }
+
+    /// Returns the link's stream, with the bytes that came behind the last frame that was read. What was fed is flushed
+    /// before. `None`: it is no stream of a link.
+    pub fn into_link(self) -> Option<(Stream, BytesMut)> {
+        let Self { reader, writer, whole } = self;
+        let (read, early) = reader.into_parts();
+        drop((read, writer));
+        let stream = Arc::into_inner(whole?.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some((stream, early))
     }
 
     /// Makes both ends of a stream in memory, for a door that adapts another protocol: its own end, and the hub's. Each

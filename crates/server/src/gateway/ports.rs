@@ -201,14 +201,16 @@ impl PortSession {
         let not_connected = || PortError::NotConnected(facts.node_name.clone());
         let link = self.server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch);
         let link = link.ok_or_else(not_connected)?;
-        let mut stream = link.open().await.map_err(|_| not_connected())?;
+        let opened = link.open_moving(&self.server.gateway.lanes).await;
+        let (mut stream, token) = opened.map_err(|_| not_connected())?;
+        let lane = token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default();
         let grant = match with_grant {
             true => launch::extension(&self.server, facts, endpoint, &link),
             false => Bytes::new(),
         };
         let session_id = facts.id.to_string();
         let endpoint = Some(EndpointWish::from(endpoint));
-        let wish = open::Wish::Connect(Connect { session_id, endpoint, grant, ..Connect::default() });
+        let wish = open::Wish::Connect(Connect { session_id, endpoint, grant, lane, ..Connect::default() });
         let mut first = BytesMut::new();
         // A path and a grant of one endpoint fit a frame by far.
         let _ = Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first);

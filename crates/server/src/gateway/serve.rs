@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use munjigi_core::destination::Destination;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Epoch;
@@ -16,11 +17,12 @@ use munjigi_core::wire::message::{
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, Stream};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Order;
+use super::lanes::LaneOwner;
 use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
@@ -37,7 +39,7 @@ use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
 use crate::clock;
 use crate::door::{self, RequestMeta};
-use crate::identity::Caller;
+use crate::identity::{Caller, Principal};
 use crate::ssh_logins::Unreported;
 
 /// How long the opener of a stream may take to say what it is for (T-91).
@@ -66,7 +68,7 @@ pub async fn client(server: Arc<Server>, mut connection: Connection, caller: Cal
 }
 
 async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: Stream) {
-    let mut stream = FrameStream::new(stream);
+    let mut stream = FrameStream::of_link(stream);
     let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
     let wish = match opened {
         Ok(Ok(Some(Frame::Open(open)))) => open.wish,
@@ -247,20 +249,38 @@ async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, s
         Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
     };
     match session.connect_to(endpoint, caller, request).await {
-        Ok(connection) => accept_connection(stream, &session, connection).await,
+        Ok(connection) => accept_connection(server, owner, stream, &session, connection).await,
         Err(error) => refuse(stream, error.code(), error.to_string(), "", request),
     }
 }
 
-async fn accept_connection(mut stream: FrameStream, session: &PortSession, connection: PortStream) {
-    let session_id = session.handle().facts.id.to_string();
-    let accepted = Accepted { session_id, address: connection.address().to_owned(), ..Accepted::default() };
-    stream.feed(&Frame::Accepted(Box::new(accepted)));
-    if !matches!(tokio::time::timeout(OPEN_LIMIT, stream.writer.flush()).await, Ok(Ok(()))) {
+/// Answers that the connection stands, and carries it. With the token in the answer the client may dial a lane.
+async fn accept_connection(
+    server: &Arc<Server>,
+    owner: &Principal,
+    stream: FrameStream,
+    session: &PortSession,
+    connection: PortStream,
+) {
+    let Some((stream, early)) = stream.into_link() else { return };
+    let (mut client, token) = server.gateway.lanes.expect(stream, LaneOwner::client(owner));
+    let accepted = Accepted {
+        session_id: session.handle().facts.id.to_string(),
+        address: connection.address().to_owned(),
+        lane: token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default(),
+        ..Accepted::default()
+    };
+    let mut answer = BytesMut::new();
+    // It fits a frame by far.
+    let _ = Frame::Accepted(Box::new(accepted)).encode(&mut answer);
+    let answering = async {
+        client.write_all(&answer).await?;
+        client.flush().await
+    };
+    if !matches!(tokio::time::timeout(OPEN_LIMIT, answering).await, Ok(Ok(()))) {
         return;
     }
-    let (reader, early) = stream.reader.into_parts();
-    let client = tokio::io::join(std::io::Cursor::new(early).chain(reader), stream.writer.into_inner());
+    client.unread(early);
     ports::relay(client, connection).await;
 }
 

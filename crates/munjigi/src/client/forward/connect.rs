@@ -1,16 +1,13 @@
 //! One connection of a session: asked for on a stream of its own, and from the answer on its bytes.
 
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{Accepted, Connect, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::{FrameReader, FrameWriter};
-use munjigi_link::{Opener, Stream};
-use tokio::io::{AsyncReadExt as _, Chain, Join, ReadHalf, WriteHalf};
+use munjigi_link::{MovingStream, Opener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -27,7 +24,7 @@ const AWAY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_CONNECTIONS: usize = 250;
 
 /// The far end of a connection, as bytes.
-pub(crate) type Far = Join<Chain<Cursor<BytesMut>, ReadHalf<Stream>>, WriteHalf<Stream>>;
+pub(crate) type Far = MovingStream;
 
 /// A connection that stands.
 pub(crate) struct Connected {
@@ -236,5 +233,7 @@ async fn open(up: &Up, endpoint: Option<&Endpoint>) -> Result<(Far, Accepted), C
         Err(error) => return Err(broken(why(&error))),
     };
     let (read, early) = reader.into_parts();
-    Ok((tokio::io::join(Cursor::new(early).chain(read), writer.into_inner()), accepted))
+    let mut far = up.opener.moving(read.unsplit(writer.into_inner()), &accepted.lane);
+    far.unread(early);
+    Ok((far, accepted))
 }

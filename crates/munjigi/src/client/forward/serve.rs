@@ -124,7 +124,7 @@ async fn carry(near: Near, place: OwnedSemaphorePermit, connector: Connector, le
 /// Carries the bytes of a connection until both directions have ended, or one of them broke; that is a reset for both
 /// ends.
 pub(super) async fn copy(mut near: Near, far: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    let copied = tokio::io::copy_bidirectional_with_sizes(&mut near, far, COPY_BYTES, COPY_BYTES).await;
+    let copied = munjigi_link::relay::relay(&mut near, far).await;
     tracing::debug!(?copied, "a connection has ended");
     if copied.is_err() {
         near.reset();

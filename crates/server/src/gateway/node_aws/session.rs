@@ -231,7 +231,7 @@ impl<'l> Session<'l> {
         let timer = self.due();
         let wants_to_send = self.next.is_some();
         let Self { stream, socket, arrivals, .. } = self;
-        let FrameStream { reader, writer } = stream;
+        let FrameStream { reader, writer, .. } = stream;
         let unsent = !writer.is_flushed();
         tokio::select! {
             biased;

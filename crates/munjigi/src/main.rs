@@ -59,12 +59,17 @@ fn main() -> ExitCode {
 fn session_status(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Ended { reason, message, exit } => {
-            if reason != Some(EndReason::Exited) {
+            let is_orderly = reason == Some(EndReason::Exited);
+            if !is_orderly {
                 let why = reason.map_or("the session ended", EndReason::sentence);
                 let words = if message.is_empty() { why.to_owned() } else { escaped(&message) };
                 say(&words);
             }
-            exit.map_or(SESSION_FAILED, |exit| status(exit.shell_code()))
+            // A session of connections has no program whose status would say that it was ended.
+            match exit.map(|exit| status(exit.shell_code())) {
+                Some(0) if !is_orderly => SESSION_FAILED,
+                found => found.unwrap_or(SESSION_FAILED),
+            }
         }
         Outcome::Refused { code, message } => {
             say(&client::api::refusal_text(&code, &message));

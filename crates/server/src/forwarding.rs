@@ -3,16 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use munjigi_core::endpoint::Endpoint;
-use munjigi_core::id::NodeId;
 
-use crate::Server;
 use crate::api::error::Denial;
 use crate::api::operation::Requirement;
 use crate::api::ssm::target::node_requirement;
 use crate::door::{self, RequestMeta};
 use crate::gateway::facts::SessionFacts;
 use crate::identity::Principal;
-use crate::store::{Node, StoreError};
+use crate::store::{Node, StoreError, StoredTarget};
+use crate::{Server, targets};
 
 /// Starts a session whose connections may name endpoints that the start did not.
 pub(crate) const DYNAMIC: &str = "munjigi:OpenDynamicForward";
@@ -85,12 +84,61 @@ pub(crate) async fn judge(
     endpoint: &Endpoint,
     request: &RequestMeta,
 ) -> Result<Result<(), Denial>, StoreError> {
-    let node = node(server, &facts.node).await?;
-    let reaching = Reaching::new(endpoint, &facts.os_user);
-    let needed = reaching.describe(node_requirement(server, reaching.action(), &node));
-    Ok(door::judge(server, principal, vec![needed], request).1)
+    let node = server.store.node(&facts.node).await?;
+    match Resource::of(server, facts, node).await? {
+        Ok(resource) => {
+            let needed = resource.requirement(server, Reaching::new(endpoint, &facts.os_user));
+            Ok(door::judge(server, principal, vec![needed], request).1)
+        }
+        Err(gone) => Ok(Err(gone)),
+    }
 }
 
-async fn node(server: &Server, id: &NodeId) -> Result<Node, StoreError> {
-    server.store.node(id).await
+/// Returns what a forward session that runs must be allowed to go on, or why it may not whatever policies say.
+pub(crate) async fn standing(
+    server: &Server,
+    facts: &SessionFacts,
+    node: Node,
+) -> Result<Result<Vec<Requirement>, Denial>, StoreError> {
+    let resource = match Resource::of(server, facts, node).await? {
+        Ok(resource) => resource,
+        Err(gone) => return Ok(Err(gone)),
+    };
+    let reaching = facts.endpoints.iter().map(|endpoint| Reaching::new(endpoint, &facts.os_user));
+    let mut needed: Vec<_> = reaching.map(|reaching| resource.requirement(server, reaching)).collect();
+    if facts.forward.as_ref().is_some_and(|forward| forward.dynamic) {
+        needed.push(resource.about(server, DYNAMIC));
+    }
+    Ok(Ok(needed))
+}
+
+/// What policy is asked about when a forward session reaches something: its node, or the target it was opened for.
+enum Resource {
+    Node(Box<Node>),
+    Target(Box<StoredTarget>),
+}
+
+impl Resource {
+    /// Finds it as it is now.
+    async fn of(server: &Server, facts: &SessionFacts, node: Node) -> Result<Result<Self, Denial>, StoreError> {
+        let Some(opened_for) = facts.target() else { return Ok(Ok(Self::Node(Box::new(node)))) };
+        let name = &opened_for.name;
+        let gone = |why: &str| Denial { reason: "TargetChanged", message: format!("the target {name} {why}") };
+        Ok(match targets::present(server, opened_for).await? {
+            None => Err(gone("was changed or deleted; open it again")),
+            Some(target) if !targets::serves(&node, &target) => Err(gone("is not reached through this node any more")),
+            Some(target) => Ok(Self::Target(Box::new(target))),
+        })
+    }
+
+    fn requirement(&self, server: &Server, reaching: Reaching<'_>) -> Requirement {
+        reaching.describe(self.about(server, reaching.action()))
+    }
+
+    fn about(&self, server: &Server, action: &'static str) -> Requirement {
+        match self {
+            Self::Node(node) => node_requirement(server, action, node),
+            Self::Target(target) => targets::requirement(server, action, &target.name, Some(target)),
+        }
+    }
 }

@@ -8,7 +8,6 @@ use munjigi_core::destination::Destination;
 use munjigi_core::id::SessionId;
 use munjigi_core::session::EndReason;
 
-use crate::Server;
 use crate::api::ec2::place::Place;
 use crate::api::ec2_instance_connect::open_tunnel;
 use crate::api::munjigi::attach_session::WATCH_ACTION;
@@ -21,6 +20,7 @@ use crate::door::{self, RequestMeta};
 use crate::gateway::{Handle, end};
 use crate::identity::Caller;
 use crate::store::{StoreError, VersionRef};
+use crate::{Server, forwarding};
 
 /// How often sessions are judged without a change: conditions on time and day end sessions too (iam-policy 7).
 const EVERY: Duration = Duration::from_secs(60);
@@ -82,6 +82,15 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
             let endpoint = Place::of(&server.deployment).endpoint;
             vec![open_tunnel::requirement(server, &endpoint, Some(&node), address, port, duration)]
         }
+        None if facts.forward.is_some() => match forwarding::standing(server, facts, node.clone()).await {
+            Ok(Ok(needs)) => needs,
+            Ok(Err(gone)) => return Some(gone.message),
+            Err(error) => {
+                // As above: no revocation.
+                tracing::error!(%error, "a running session could not be judged");
+                return None;
+            }
+        },
         None => vec![to(start_requirement(server, &node, facts.needs.document), destination)],
     };
     if facts.needs.document {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use munjigi_core::id::NodeId;
-use munjigi_core::target::{Selector, TargetKind, TargetName};
+use munjigi_core::target::{Selector, TargetAddress, TargetKind, TargetName};
 use serde::{Deserialize, Serialize};
 
 use crate::Server;
@@ -33,6 +33,8 @@ pub struct TargetFacts {
     pub id: String,
     /// Its name.
     pub name: TargetName,
+    /// Where it is.
+    pub address: TargetAddress,
     /// What it speaks.
     pub kind: TargetKind,
     /// Whether the gateway ends the protocol and records statements.
@@ -45,6 +47,7 @@ impl TargetFacts {
         Self {
             id: target.id.clone(),
             name: target.name.clone(),
+            address: target.settings.address.clone(),
             kind: target.settings.kind,
             inspect: target.settings.inspect,
         }
@@ -52,19 +55,20 @@ impl TargetFacts {
 }
 
 /// Finds the target that a text names, with [`PREFIX`] or without. Text that cannot be a name finds none.
-pub async fn find(server: &Server, text: &str) -> Result<Option<StoredTarget>, ApiError> {
+pub async fn find(server: &Server, text: &str) -> Result<Option<StoredTarget>, StoreError> {
     let Ok(name) = TargetName::parse(text.strip_prefix(PREFIX).unwrap_or(text)) else { return Ok(None) };
     match server.store.target(&name).await {
         Ok(target) => Ok(Some(target)),
         Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(ApiError::internal(error)),
+        Err(error) => Err(error),
     }
 }
 
-/// Returns the target that a running session was opened for; `None` when it was deleted or is another by now.
-pub async fn present(server: &Server, facts: &TargetFacts) -> Result<Option<StoredTarget>, ApiError> {
+/// Returns the target that a running session was opened for; `None` when it was deleted, or leads elsewhere or is spoken
+/// to in another way by now.
+pub async fn present(server: &Server, facts: &TargetFacts) -> Result<Option<StoredTarget>, StoreError> {
     let found = find(server, facts.name.as_str()).await?;
-    Ok(found.filter(|target| target.id == facts.id))
+    Ok(found.filter(|target| TargetFacts::of(target) == *facts))
 }
 
 /// Returns what `action` on a target needs, with its tags and kind for conditions. One that does not exist has the ARN

@@ -1,6 +1,6 @@
 //! Targets as the command line sends and reads them.
 
-use munjigi_core::target::{TargetKind, TargetTls};
+use munjigi_core::target::{TargetKind, TargetTls, TlsMode};
 use serde::{Deserialize, Serialize};
 
 use super::api::{Api, CallContext as _};
@@ -114,6 +114,21 @@ pub(crate) struct Target {
     pub(crate) tags: Vec<Tag>,
     pub(crate) created_at: Epoch,
     pub(crate) updated_at: Epoch,
+}
+
+impl Target {
+    /// Tells whether the program that connects has to speak TLS itself.
+    pub(crate) fn client_tls(&self) -> bool {
+        self.tls.mode != TlsMode::Off && !self.inspect
+    }
+
+    /// Returns the name that the certificate must be for and the authorities that may have signed it, if the program
+    /// that connects has to check that itself.
+    pub(crate) fn verified(&self) -> Option<(&str, Option<&str>)> {
+        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host.trim_matches(['[', ']']));
+        let name = self.tls.server_name.as_deref().unwrap_or(host);
+        (self.tls.mode == TlsMode::VerifyFull && !self.inspect).then_some((name, self.tls.ca_pem.as_deref()))
+    }
 }
 
 /// Asks for one target.

@@ -4,8 +4,10 @@ pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod authorized_keys;
+mod beside;
 pub(crate) mod completion;
 pub(crate) mod credential_process;
+pub(crate) mod db;
 pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod explain;
@@ -73,6 +75,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Audit(arguments) => wait_for(audit::run(arguments)),
         Command::Verify(arguments) => wait_for(verify::run(arguments)),
         Command::Explain(arguments) => wait_for(explain::run(arguments)),
+        Command::Db(arguments) => wait_for(db::run(arguments)),
         Command::Target(arguments) => wait_for(target::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),

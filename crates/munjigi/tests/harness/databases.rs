@@ -26,6 +26,7 @@ pub(crate) struct TestDatabase {
 
 /// Returns where a program is: in the PATH, where Debian keeps servers, or below PostgreSQL's own directories. Says so
 /// when it is nowhere; the test is passed over then.
+#[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();

@@ -314,6 +314,13 @@ impl TestAgent {
         self.halves().1
     }
 
+    /// Kills the process that stands above everything, and with it the whole agent, as a machine that loses its power.
+    pub(crate) fn die(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.signal(Signal::SIGKILL);
+        process.wait();
+    }
+
     /// Kills the privileged half without warning, and waits until everything of the agent is gone.
     pub(crate) fn kill(&mut self) {
         nix::sys::signal::kill(self.spawn_half(), Signal::SIGKILL).unwrap();

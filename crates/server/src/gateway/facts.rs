@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::ports::ConnectionSummary;
 use crate::door::RequestMeta;
 use crate::identity::session_token::Statement;
+use crate::targets::TargetFacts;
 
 /// What was decided when the session was allowed. Nothing in it changes afterwards.
 #[derive(Debug, Clone)]
@@ -83,6 +84,11 @@ pub struct SessionFacts {
 }
 
 impl SessionFacts {
+    /// Returns the target that a forward session was opened for, if it was one.
+    pub fn target(&self) -> Option<&TargetFacts> {
+        self.forward.as_ref()?.target.as_ref()
+    }
+
     /// Returns the TCP destination of a session that has exactly one endpoint.
     pub fn destination(&self) -> Option<&Destination> {
         match self.endpoints.as_slice() {
@@ -100,6 +106,9 @@ pub struct Forward {
     pub dynamic: bool,
     /// What the client is for: `forward`, `copy`, `db` …; shown, not judged.
     pub purpose: String,
+    /// The target that it was opened for, which is then its only endpoint; policy is asked about it instead of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetFacts>,
 }
 
 /// What a start needed beside `ssm:StartSession` on the node.

@@ -37,7 +37,7 @@ impl Operation for DeleteTarget {
     type Output = Output;
 
     async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
-        let found = targets::find(server, input.name.as_str()).await?;
+        let found = targets::find(server, input.name.as_str()).await.map_err(refused)?;
         Ok(vec![targets::requirement(server, "munjigi:DeleteTarget", &input.name, found.as_ref())])
     }
 

@@ -64,7 +64,7 @@ impl Operation for DescribeTargets {
         }
         let mut needed = Vec::new();
         for name in &input.names {
-            let found = targets::find(server, name.as_str()).await?;
+            let found = targets::find(server, name.as_str()).await.map_err(refused)?;
             needed.push(targets::requirement(server, ACTION, name, found.as_ref()));
         }
         Ok(needed)

@@ -1,14 +1,16 @@
 //! `munjigi:OpenForward`: decides about a forward session and prepares it; it runs when its client's stream opens. Asked
 //! over the link alone; it is no call of the API.
 //!
-//! Policy is asked about every endpoint that the start names, and again about each connection (`forwarding.rs`).
+//! Policy is asked about every endpoint that the start names, and again about each connection (`forwarding.rs`). Where the
+//! session is for a target, policy is asked about the target instead of the node, and the node is found here.
 
 use std::sync::Arc;
 
 use munjigi_core::endpoint::{Endpoint, MAX_ENDPOINTS};
 use munjigi_core::grant::valid_os_user;
-use munjigi_core::id::SessionId;
+use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{SessionKind, SessionLimits};
+use munjigi_core::target::TargetName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -22,7 +24,8 @@ use crate::door;
 use crate::forwarding::{self, Reaching};
 use crate::gateway::facts::{Forward, Needs, SessionFacts};
 use crate::identity::Caller;
-use crate::store::{AgentKind, Node};
+use crate::store::{AgentKind, Node, StoredTarget};
+use crate::targets::{self, TargetFacts};
 
 /// Most bytes of the endpoints together, so that they fit a grant.
 const MAX_ENDPOINT_BYTES: usize = 16 * 1024;
@@ -36,9 +39,9 @@ pub struct OpenForward;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct OpenForwardInput {
-    /// Node by id, name, tag or head of an id; 1 to 400 characters.
+    /// Node by id, name, tag or head of an id, or a target by name; 1 to 400 characters.
     pub target: String,
-    /// What the connections go to; none only if further ones may be named later.
+    /// What the connections go to; none only if further ones may be named later, or for a target, which is at one place.
     pub endpoints: Vec<Endpoint>,
     /// Whether connections may name further endpoints.
     pub dynamic: bool,
@@ -66,9 +69,6 @@ impl OpenForwardInput {
         }
         if self.endpoints.iter().map(|endpoint| endpoint.to_string().len()).sum::<usize>() > MAX_ENDPOINT_BYTES {
             return invalid("the endpoints of a session have at most 16 KiB together");
-        }
-        if self.endpoints.is_empty() && !self.dynamic {
-            return invalid("the session would reach nothing: name what it connects to");
         }
         let word = |text: &str| text.len() <= MAX_PURPOSE && text.bytes().all(|byte| byte.is_ascii_lowercase());
         if self.purpose.is_empty() || !word(&self.purpose) {
@@ -102,20 +102,21 @@ impl Operation for OpenForward {
 
     async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
         input.check()?;
-        let target = Target::resolve(server, &input.target).await?;
-        required(input, server, caller, &target).await
+        let aim = Aim::of(server, input).await?;
+        required(input, server, caller, &aim).await
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Self::Output, ApiError> {
         let input = call.input();
-        let target = Target::resolve(server, &input.target).await?;
-        // What was allowed is what starts: the node may have changed since it was looked at.
-        let needed = required(input, server, call.caller(), &target).await?;
+        let aim = Aim::of(server, input).await?;
+        // What was allowed is what starts: node or target may have changed since they were looked at.
+        let needed = required(input, server, call.caller(), &aim).await?;
         if !call.decisions().iter().map(|one| &one.requirement).eq(&needed) {
-            let message = "the node changed while the start was decided; try again";
+            let message = "the node or target changed while the start was decided; try again";
             return Err(ApiError::bad("TargetNotConnected", message));
         }
-        let node = target.into_node(&input.target)?;
+        let endpoints = aim.endpoints(input).to_vec();
+        let (node, target) = aim.settle(server, input).await?;
         let link = server.gateway.nodes.get(&node.id);
         let not_connected = || ApiError::bad("TargetNotConnected", format!("{} is not connected.", node.id));
         let epoch = link.ok_or_else(not_connected)?.epoch;
@@ -145,16 +146,86 @@ impl Operation for OpenForward {
         let facts = SessionFacts {
             os_user,
             privileged,
-            endpoints: input.endpoints.clone(),
-            forward: Some(Forward { dynamic: input.dynamic, purpose: input.purpose.clone() }),
+            endpoints,
+            forward: Some(Forward { dynamic: input.dynamic, purpose: input.purpose.clone(), target }),
             reason: input.reason.clone(),
             needs: Needs { chosen_user, ..Needs::default() },
             ..prepare::facts(call, &node, epoch, SessionKind::Port, document, limits)
         };
         let session_id = facts.id.clone();
-        let elements = json!({ "sessionId": session_id, "osUser": facts.os_user });
+        let elements = json!({ "sessionId": session_id, "nodeId": facts.node, "osUser": facts.os_user });
         prepare::begin(call, server, facts, elements, (None, None)).await?;
         Ok(OpenForwardOutput { session_id })
+    }
+}
+
+/// What the text of a wish stands for.
+enum Aim {
+    /// A node, several or none.
+    Node(Target),
+    /// A target, which is the session's only endpoint.
+    Target(Box<StoredTarget>, [Endpoint; 1]),
+    /// No target, where one was named as such.
+    NoTarget(TargetName),
+}
+
+impl Aim {
+    /// Finds it. A target goes before a node of the same name: whoever may put one is trusted with more than a host that
+    /// chose its own name. A node's id always means the node.
+    async fn of(server: &Server, input: &OpenForwardInput) -> Result<Self, ApiError> {
+        let text = input.target.as_str();
+        if NodeId::parse_either(text).is_err()
+            && let Some(found) = targets::find(server, text).await.map_err(ApiError::internal)?
+        {
+            let endpoint = Endpoint::Tcp(found.settings.address.destination().clone());
+            return Ok(Self::Target(Box::new(found), [endpoint]));
+        }
+        if let Some(name) = text.strip_prefix(targets::PREFIX) {
+            let name = TargetName::parse(name).map_err(|error| ApiError::Validation(error.to_string()))?;
+            return Ok(Self::NoTarget(name));
+        }
+        if input.endpoints.is_empty() && !input.dynamic {
+            let message = "the session would reach nothing: name what it connects to, or a target";
+            return Err(ApiError::Validation(message.to_owned()));
+        }
+        Target::resolve(server, text).await.map(Self::Node)
+    }
+
+    /// Returns what the session reaches from its start on.
+    fn endpoints<'a>(&'a self, input: &'a OpenForwardInput) -> &'a [Endpoint] {
+        match self {
+            Self::Node(_) => &input.endpoints,
+            Self::Target(_, endpoint) => endpoint,
+            Self::NoTarget(_) => &[],
+        }
+    }
+
+    /// Returns what `action` needs.
+    fn requirements(&self, server: &Server, action: &'static str, text: &str) -> Vec<Requirement> {
+        match self {
+            Self::Node(node) => node.requirements(server, action, text),
+            Self::Target(target, _) => vec![targets::requirement(server, action, &target.name, Some(target))],
+            Self::NoTarget(name) => vec![targets::requirement(server, action, name, None)],
+        }
+    }
+
+    /// Returns the node that the session is on, and the target if it is for one. Only for callers that were allowed.
+    async fn settle(self, server: &Server, input: &OpenForwardInput) -> Result<(Node, Option<TargetFacts>), ApiError> {
+        match self {
+            Self::Node(node) => Ok((node.into_node(&input.target)?, None)),
+            Self::NoTarget(name) => Err(ApiError::bad("DoesNotExistException", format!("there is no target {name}"))),
+            Self::Target(target, endpoint) => {
+                let same = input.endpoints.is_empty() || input.endpoints == endpoint;
+                if !same || input.dynamic || input.os_user.is_some() {
+                    return Err(ApiError::Validation(format!(
+                        "{0} is a target and leads to {1} alone; name a node for anything else",
+                        target.name, target.settings.address
+                    )));
+                }
+                let node = targets::node_for(server, &target).await?;
+                Ok((node, Some(TargetFacts::of(&target))))
+            }
+        }
     }
 }
 
@@ -163,22 +234,25 @@ async fn required(
     input: &OpenForwardInput,
     server: &Server,
     caller: &Caller,
-    target: &Target,
+    aim: &Aim,
 ) -> Result<Vec<Requirement>, ApiError> {
     let mut required = Vec::new();
-    let user = match target {
-        Target::Node(node) => session_user(input, server, caller, node).await?.unwrap_or_default(),
-        Target::Ambiguous(_) | Target::Unknown => String::new(),
+    let user = match aim {
+        Aim::Node(Target::Node(node)) => session_user(input, server, caller, node).await?.unwrap_or_default(),
+        _ => String::new(),
     };
-    for endpoint in &input.endpoints {
+    for endpoint in aim.endpoints(input) {
         let reaching = Reaching::new(endpoint, &user);
-        let needed = target.requirements(server, reaching.action(), &input.target);
+        let needed = aim.requirements(server, reaching.action(), &input.target);
         required.extend(needed.into_iter().map(|one| reaching.describe(one)));
     }
     if input.dynamic {
-        required.extend(target.requirements(server, forwarding::DYNAMIC, &input.target));
+        required.extend(aim.requirements(server, forwarding::DYNAMIC, &input.target));
     }
-    if let Target::Node(node) = target
+    if let Aim::NoTarget(_) = aim {
+        required.extend(aim.requirements(server, "munjigi:OpenForward", &input.target));
+    }
+    if let Aim::Node(Target::Node(node)) = aim
         && let Some(wished) = chosen_user(input, server, caller, node).await?
     {
         required.push(choose_user_requirement(server, node, &wished));

@@ -178,7 +178,7 @@ impl Operation for PutTarget {
 
     async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
         const ACTION: &str = "munjigi:PutTarget";
-        let found = targets::find(server, input.name.as_str()).await?;
+        let found = targets::find(server, input.name.as_str()).await.map_err(refused)?;
         let needed = targets::requirement(server, ACTION, &input.name, found.as_ref());
         let new = to(needed.clone(), Some(input.address.destination())).with("munjigi:TargetKind", input.kind.as_str());
         let new = match &input.tags {
@@ -197,7 +197,7 @@ impl Operation for PutTarget {
             CredentialChange::Set { .. } => true,
             CredentialChange::Remove => false,
             CredentialChange::Keep => {
-                let found = targets::find(server, input.name.as_str()).await?;
+                let found = targets::find(server, input.name.as_str()).await.map_err(refused)?;
                 found.is_some_and(|target| target.user_name.is_some())
             }
         };

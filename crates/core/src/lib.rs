@@ -17,6 +17,7 @@ pub mod jwt;
 mod mutate;
 pub mod mysql;
 pub mod policy;
+pub mod postgres;
 pub mod proxy;
 pub mod recording;
 pub mod secret;

@@ -23,6 +23,7 @@ mod forward_policy;
 mod independent_client;
 mod instance_connect;
 mod ports;
+mod postgres;
 mod sessions;
 mod ssm_agent;
 mod sts;

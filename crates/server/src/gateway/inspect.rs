@@ -5,15 +5,18 @@
 //! protocol is a folder below. Nothing here decides who may reach a target.
 
 mod certificates;
+mod postgres;
 mod tls;
 
 use std::sync::Arc;
 
+use munjigi_core::id::SessionId;
 use munjigi_core::secret::Secret;
-use munjigi_core::target::{TargetName, TargetSettings, TlsMode};
+use munjigi_core::target::{TargetKind, TargetName, TargetSettings, TlsMode};
 use rustls::ServerConfig;
 
 pub(crate) use certificates::Certificates;
+pub(crate) use postgres::CancelKeys;
 pub use tls::TlsError;
 
 use super::nodes::NodeStream;
@@ -23,6 +26,8 @@ use crate::targets::{self, TargetFacts};
 
 /// What one connection to a target with eyes needs.
 pub struct Context {
+    /// The session.
+    pub session: SessionId,
     /// Where its statements are noted.
     pub journal: Journal,
     /// The target.
@@ -63,6 +68,15 @@ impl ContextError {
     }
 }
 
+/// Serves a connection to a target with eyes until its end.
+pub async fn serve(server: &Arc<Server>, context: Context, client: NodeStream, connection: PortStream) {
+    match context.settings.kind {
+        TargetKind::Postgres => postgres::serve(server, context, client, Box::new(connection)).await,
+        // The settings let no other kind be inspected.
+        _ => tracing::error!(target_name = %context.target, "a target of this kind cannot be read along"),
+    }
+}
+
 impl Context {
     /// Looks up what a new connection of a session with a target needs. The credential is the one that is stored now, so
     /// that a changed one is used from the next connection on.
@@ -81,6 +95,7 @@ impl Context {
         let password = server.store.target_password(&target).map_err(|error| internal(error.to_string()))?;
         let certificate = server.gateway.certificates.of(server, &target.name, target.settings.kind).await;
         Ok(Self {
+            session: session.handle().facts.id.clone(),
             journal: session.journal(connection),
             certificate: certificate.map_err(|error| internal(format!("{error:#}")))?,
             user_name: target.user_name.ok_or_else(|| ContextError::NoCredential(facts.name.clone()))?,

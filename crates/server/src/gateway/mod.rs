@@ -90,6 +90,8 @@ pub struct Gateway {
     pub starts: starts::Starts,
     /// Certificates with which targets are stood for.
     pub(crate) certificates: inspect::Certificates,
+    /// Keys with which statements of PostgreSQL are cancelled.
+    pub(crate) cancel_keys: inspect::CancelKeys,
     /// Data channels of AWS's clients.
     pub channels: door_aws::registry::Registry,
     sessions: Mutex<HashMap<SessionId, Handle>>,

@@ -27,7 +27,7 @@ use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream};
-use super::{close_in_background, ports, watch_stream};
+use super::{close_in_background, inspect, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -248,19 +248,28 @@ async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, s
         Ok(endpoint) => endpoint,
         Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
     };
-    match session.connect_to(endpoint, caller, request).await {
-        Ok(connection) => accept_connection(server, owner, stream, &session, connection).await,
-        Err(error) => refuse(stream, error.code(), error.to_string(), "", request),
-    }
+    let connection = match session.connect_to(endpoint, caller, request).await {
+        Ok(connection) => connection,
+        Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
+    };
+    let eyes = match facts.target().filter(|target| target.inspect) {
+        Some(target) => match inspect::Context::of(server, &session, &connection, target).await {
+            Ok(context) => Some(context),
+            Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
+        },
+        None => None,
+    };
+    accept_connection(server, owner, stream, &session, connection, eyes).await;
 }
 
-/// Answers that the connection stands, and carries it. With the token in the answer the client may dial a lane.
+/// Answers that the connection stands, and carries it, with `eyes` as what its protocol says. With the token in the answer the client may dial a lane.
 async fn accept_connection(
     server: &Arc<Server>,
     owner: &Principal,
     stream: FrameStream,
     session: &PortSession,
     connection: PortStream,
+    eyes: Option<inspect::Context>,
 ) {
     let Some((stream, early)) = stream.into_link() else { return };
     let (mut client, token) = server.gateway.lanes.expect(stream, LaneOwner::client(owner));
@@ -281,7 +290,10 @@ async fn accept_connection(
         return;
     }
     client.unread(early);
-    ports::relay(client, connection).await;
+    match eyes {
+        Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
+        None => ports::relay(client, connection).await,
+    }
 }
 
 async fn watch(

@@ -20,10 +20,13 @@ const RENEW_BELOW: Duration = Duration::from_secs(86_400);
 /// Certificates kept at once; with more targets in use than that they are made again.
 const MOST: usize = 512;
 
+/// A configuration, and until when its certificate is good.
+type Kept = (Timestamp, Arc<ServerConfig>);
+
 /// The certificates in use, by target.
 #[derive(Default)]
 pub(crate) struct Certificates {
-    kept: Mutex<HashMap<(TargetName, TargetKind), (Timestamp, Arc<ServerConfig>)>>,
+    kept: Mutex<HashMap<(TargetName, TargetKind), Kept>>,
 }
 
 impl Certificates {

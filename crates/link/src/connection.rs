@@ -41,16 +41,16 @@ impl Limits {
     pub fn agent() -> Self {
         Self {
             max_streams: 512,
-            accept_backlog: 64,
+            accept_backlog: 512,
             ping_interval: Duration::from_secs(10),
             ping_answer: Duration::from_secs(5),
             close: Duration::from_secs(1),
         }
     }
 
-    /// For a link to or from a client: 64 streams each way.
+    /// For a link to or from a client: 320 streams each way, which is all connections of a forward and some.
     pub fn client() -> Self {
-        Self { max_streams: 64, accept_backlog: 16, ..Self::agent() }
+        Self { max_streams: 320, accept_backlog: 320, ..Self::agent() }
     }
 }
 

@@ -72,6 +72,7 @@ where
         close_limit: limits.close,
         ends,
         waiting: None,
+        refused: 0,
         shared: Arc::clone(&shared),
     });
     let reason = poll_fn(|cx| driver.poll(cx)).await;
@@ -101,6 +102,8 @@ struct Driver<S> {
     /// An orderly close is under way, at most until this.
     closing: Option<Pin<Box<Sleep>>>,
     close_limit: Duration,
+    /// Streams of the other side that were refused so far.
+    refused: u64,
     shared: Arc<Shared>,
 }
 
@@ -161,14 +164,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx.waker().wake_by_ref();
     }
 
-    fn deliver(&self, raw: yamux::Stream) {
+    fn deliver(&mut self, raw: yamux::Stream) {
         // Dropping the stream refuses it: the other side sees a reset, others are not affected.
         let Ok(slot) = Slot::take(&self.shared, Side::Peer) else {
-            tracing::warn!("refused a stream: the other side has as many open as the limit allows");
-            return;
+            return self.refused();
         };
         if self.ends.accepted.try_send(Box::new(Stream::new(raw, slot))).is_err() {
-            tracing::warn!("refused a stream: too many wait to be accepted");
+            self.refused();
+        }
+    }
+
+    /// Says so in the log, ever more rarely: the other side decides how often it happens.
+    fn refused(&mut self) {
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            tracing::warn!(times = self.refused, "refused a stream: the other side has opened too many");
         }
     }
 

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{Accepted, Connect, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::{FrameReader, FrameWriter};
 use munjigi_link::{MovingStream, Opener};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Near;
 use super::reverse::Reverses;
 use crate::client::road::why;
 
@@ -159,14 +162,15 @@ impl Connector {
     /// node or no session it waits, and asks for another session where there may be one.
     pub(crate) async fn connect(&self, endpoint: Option<&Endpoint>) -> Result<Connected, ConnectError> {
         let place = self.place().await;
-        self.connect_in(place, endpoint).await
+        self.connect_in(place, endpoint, &mut Early::none()).await
     }
 
-    /// As [`Self::connect`], in a place that was taken before.
+    /// As [`Self::connect`], in a place that was taken before. What is said early travels with the wish.
     pub(crate) async fn connect_in(
         &self,
         place: OwnedSemaphorePermit,
         endpoint: Option<&Endpoint>,
+        early: &mut Early<'_>,
     ) -> Result<Connected, ConnectError> {
         let until = Instant::now() + AWAY_LIMIT;
         let no_link = |_| ConnectError::Broken("there is no link to the server".to_owned());
@@ -174,7 +178,7 @@ impl Connector {
             let up = timeout_at(until, self.up()).await.map_err(no_link)??;
             let mut changes = self.state.clone();
             changes.mark_unchanged();
-            let opened = timeout(CONNECT_LIMIT, open(&up, endpoint)).await.unwrap_or(Err(ConnectError::Late));
+            let opened = timeout(CONNECT_LIMIT, open(&up, endpoint, early)).await.unwrap_or(Err(ConnectError::Late));
             match opened {
                 Ok((far, accepted)) => {
                     let Accepted { address, listener, .. } = accepted;
@@ -212,7 +216,43 @@ impl Connector {
     }
 }
 
-async fn open(up: &Up, endpoint: Option<&Endpoint>) -> Result<(Far, Accepted), ConnectError> {
+/// What a program says before its connection stands: sent with the wish, so that its answer is there a round trip
+/// earlier. Kept, in case another session has to be asked.
+pub(crate) struct Early<'n> {
+    near: Option<&'n mut Near>,
+    bytes: BytesMut,
+}
+
+impl<'n> Early<'n> {
+    /// Most of it, in bytes; the rest follows when the connection stands.
+    const MOST: usize = 16 * 1024;
+
+    /// Nothing is said early.
+    pub(crate) fn none() -> Early<'static> {
+        Early { near: None, bytes: BytesMut::new() }
+    }
+
+    /// Whatever comes from `near`.
+    pub(crate) fn from(near: &'n mut Near) -> Self {
+        Self { near: Some(near), bytes: BytesMut::new() }
+    }
+
+    /// Waits for more, and returns it. Safe to drop and call again.
+    async fn more(&mut self) -> Bytes {
+        let had = self.bytes.len();
+        let room = Self::MOST - had;
+        if let Some(near) = self.near.as_deref_mut().filter(|_| room > 0) {
+            match (&mut *near).take(room as u64).read_buf(&mut self.bytes).await {
+                Ok(1..) => return Bytes::copy_from_slice(self.bytes.get(had..).unwrap_or_default()),
+                // Its end, or what broke, shows again when the connection is carried.
+                Ok(0) | Err(_) => self.near = None,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+async fn open(up: &Up, endpoint: Option<&Endpoint>, early: &mut Early<'_>) -> Result<(Far, Accepted), ConnectError> {
     let broken = |why: String| ConnectError::Broken(why);
     let stream = up.opener.open().await.map_err(|error| broken(error.to_string()))?;
     let (read, write) = tokio::io::split(stream);
@@ -224,7 +264,19 @@ async fn open(up: &Up, endpoint: Option<&Endpoint>) -> Result<(Far, Accepted), C
     });
     writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).map_err(|error| broken(error.to_string()))?;
     writer.flush().await.map_err(|error| broken(why(&error)))?;
-    let accepted = match reader.read(FrameSet::ANSWER).await {
+    let mut write = writer.into_inner();
+    let mut say = Bytes::copy_from_slice(&early.bytes);
+    let answer = loop {
+        if write.write_all(&say).await.is_err() || write.flush().await.is_err() {
+            // The answer says why.
+            early.near = None;
+        }
+        tokio::select! {
+            answer = reader.read(FrameSet::ANSWER) => break answer,
+            more = early.more() => say = more,
+        }
+    };
+    let accepted = match answer {
         Ok(Some(Frame::Accepted(accepted))) => *accepted,
         Ok(Some(Frame::Refused(refused))) => {
             return Err(ConnectError::Refused { code: refused.code, message: refused.message });
@@ -233,7 +285,7 @@ async fn open(up: &Up, endpoint: Option<&Endpoint>) -> Result<(Far, Accepted), C
         Err(error) => return Err(broken(why(&error))),
     };
     let (read, early) = reader.into_parts();
-    let mut far = up.opener.moving(read.unsplit(writer.into_inner()), &accepted.lane);
+    let mut far = up.opener.moving(read.unsplit(write), &accepted.lane);
     far.unread(early);
     Ok((far, accepted))
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::connect::{ConnectError, Connected};
+use super::connect::{ConnectError, Connected, Early};
 use super::serve::Failed;
 use super::{Connector, Near};
 
@@ -57,7 +57,7 @@ pub(super) async fn negotiate(
         Step::More | Step::Send(_) => return Ok(Negotiated::Gone),
     };
     let endpoint = Endpoint::Tcp(request.destination.clone());
-    match connector.connect_in(place, Some(&endpoint)).await {
+    match connector.connect_in(place, Some(&endpoint), &mut Early::none()).await {
         Ok(connected) => match near.write_all(&request.answer(Outcome::Connected, "")).await {
             Ok(()) => Ok(Negotiated::Connected { near, connected: Box::new(connected), early: input }),
             Err(_) => Ok(Negotiated::Gone),

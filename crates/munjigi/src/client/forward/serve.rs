@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
-use super::connect::ConnectError;
+use super::connect::{ConnectError, Early};
 use super::proxy::{self, Negotiated};
 use super::{Connector, Listener, Near};
 
@@ -93,9 +93,9 @@ async fn accept(listener: &Listener, connector: &Connector) -> io::Result<(Near,
     Ok((listener.accept().await?, place))
 }
 
-async fn carry(near: Near, place: OwnedSemaphorePermit, connector: Connector, lead: Lead) -> Result<(), Failed> {
+async fn carry(mut near: Near, place: OwnedSemaphorePermit, connector: Connector, lead: Lead) -> Result<(), Failed> {
     match lead {
-        Lead::To(endpoint) => match connector.connect_in(place, endpoint.as_ref()).await {
+        Lead::To(endpoint) => match connector.connect_in(place, endpoint.as_ref(), &mut Early::from(&mut near)).await {
             Ok(mut connected) => {
                 tracing::debug!(address = connected.address, "a connection stands");
                 copy(near, &mut connected.far).await;

@@ -22,6 +22,7 @@ mod faults;
 mod forward_policy;
 mod independent_client;
 mod instance_connect;
+mod lanes;
 mod ports;
 mod postgres;
 mod sessions;

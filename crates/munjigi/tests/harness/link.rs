@@ -14,7 +14,7 @@ use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
 use munjigi_link::framed::{FrameReader, FrameWriter};
 use munjigi_link::tls::PinnedRoots;
-use munjigi_link::{BINDING_HEADER, HELLO_HEADER, Stream};
+use munjigi_link::{BINDING_HEADER, HELLO_HEADER, Limits, Stream};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 
 use super::TestServer;
@@ -25,15 +25,22 @@ pub(crate) struct TestLink(Dialed);
 impl TestLink {
     /// Dials.
     pub(crate) async fn dial(server: &TestServer) -> Self {
-        let file = std::fs::read_to_string(server.data_dir().join("admin.credentials")).unwrap();
-        let mut pairs = file.lines().filter_map(|line| line.split_once('='));
-        let mut value = |name: &str| pairs.find(|(key, _)| key.trim() == name).unwrap().1.trim().to_owned();
-        let (access_key, secret) = (value("aws_access_key_id"), value("aws_secret_access_key"));
+        let (access_key, secret) = administrator(server);
         Self::dial_as(server, &access_key, &secret).await
+    }
+
+    /// Dials with limits of its own.
+    pub(crate) async fn dial_within(server: &TestServer, limits: Limits) -> Self {
+        let (access_key, secret) = administrator(server);
+        Self::dial_as_within(server, &access_key, &secret, limits).await
     }
 
     /// Dials as somebody else, by an access key.
     pub(crate) async fn dial_as(server: &TestServer, access_key: &str, secret: &str) -> Self {
+        Self::dial_as_within(server, access_key, secret, Limits::client()).await
+    }
+
+    async fn dial_as_within(server: &TestServer, access_key: &str, secret: &str, limits: Limits) -> Self {
         let credentials = Credentials {
             access_key_id: access_key.to_owned(),
             secret: SecretKey::new(secret.to_owned()),
@@ -47,7 +54,7 @@ impl TestLink {
             node: None,
         };
         let roots = PinnedRoots::from_pem(&std::fs::read(server.data_dir().join("ca.pem")).unwrap()).unwrap();
-        let options = DialOptions::new(server.url(None).parse().unwrap(), roots);
+        let options = DialOptions { limits, ..DialOptions::new(server.url(None).parse().unwrap(), roots) };
         let sign = |request: UpgradeToSign| std::future::ready(sign(&request, &credentials));
         let mut dialed = dial(&options, &hello, sign).await.unwrap();
         dialed.established().await.unwrap();
@@ -90,6 +97,21 @@ impl TestLink {
         self.wish(Connect { session_id: session.to_owned(), ..Connect::default() }).await
     }
 
+    /// As [`Self::connect`]; `None` if it was refused in any way, the reset of its stream included.
+    pub(crate) async fn try_connect(&self, session: &str) -> Option<Stream> {
+        let mut stream = self.0.connection.opener().open().await.ok()?;
+        let wish = open::Wish::Connect(Connect { session_id: session.to_owned(), ..Connect::default() });
+        let mut first = BytesMut::new();
+        Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first).unwrap();
+        stream.write_all(&first).await.ok()?;
+        stream.flush().await.ok()?;
+        let mut reader = FrameReader::new(stream);
+        match reader.read(FrameSet::ANSWER).await {
+            Ok(Some(Frame::Accepted(_))) => Some(reader.into_parts().0),
+            _ => None,
+        }
+    }
+
     /// Opens a connection to an endpoint as the API writes it.
     pub(crate) async fn reach(&self, session: &str, to: &str) -> Result<(Stream, Accepted), Refused> {
         let (session_id, endpoint) = (session.to_owned(), Some(endpoint(to)));
@@ -114,6 +136,14 @@ impl TestLink {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Returns the administrator's key.
+fn administrator(server: &TestServer) -> (String, String) {
+    let file = std::fs::read_to_string(server.data_dir().join("admin.credentials")).unwrap();
+    let mut pairs = file.lines().filter_map(|line| line.split_once('='));
+    let mut value = |name: &str| pairs.find(|(key, _)| key.trim() == name).unwrap().1.trim().to_owned();
+    (value("aws_access_key_id"), value("aws_secret_access_key"))
 }
 
 fn endpoint(text: &str) -> EndpointWish {

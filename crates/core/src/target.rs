@@ -354,7 +354,7 @@ pub struct TargetTls {
 
 /// What a target is, without its name, tags and credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct TargetSettings {
     /// Where it is.
     pub address: TargetAddress,
@@ -547,7 +547,9 @@ mod tests {
             "{text}"
         );
         assert_eq!(serde_json::from_str::<TargetSettings>(&text).unwrap(), settings());
-        for (from, to) in [("5432\"", "0\""), ("postgres", "oracle"), ("Role=bastion", "Role=a,")] {
+        for (from, to) in
+            [("5432\"", "0\""), ("postgres", "oracle"), ("Role=bastion", "Role=a,"), ("\"Tls\"", "\"Tsl\"")]
+        {
             assert!(serde_json::from_str::<TargetSettings>(&text.replace(from, to)).is_err(), "{to}");
         }
     }

@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Verify(command::verify::Arguments),
     Explain(command::explain::Arguments),
     Db(command::db::Arguments),
+    Rdp(command::rdp::Arguments),
     Target(command::target::Arguments),
     User(command::user::Arguments),
     Policy(command::policy::Arguments),
@@ -61,7 +62,7 @@ impl Command {
     /// Tells whether the exit status belongs to a remote program.
     pub(crate) fn runs_a_session(&self) -> bool {
         match self {
-            Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_) | Self::Db(_) => true,
+            Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_) | Self::Db(_) | Self::Rdp(_) => true,
             Self::Forward(arguments) => arguments.runs_a_session(),
             _ => false,
         }

@@ -25,6 +25,7 @@ mod instance_connect;
 mod lanes;
 mod ports;
 mod postgres;
+mod rdp;
 mod sessions;
 mod ssm_agent;
 mod sts;

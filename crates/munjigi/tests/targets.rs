@@ -283,6 +283,11 @@ fn policy_goes_by_the_targets_tags_and_what_changes_ends() {
     let said = String::from_utf8_lossy(&elsewhere.stderr).into_owned();
     assert!(elsewhere.status.code() == Some(255) && said.contains("is a target and leads to"), "{said}");
 
+    // Whoever chose a node's name chose no target by it.
+    put(&server, "hop-1", redis.port(), &["--kind", "redis"]);
+    let node = output(&mut server.munjigi(&["forward", "hop-1", "0:localhost:1"]));
+    assert!(String::from_utf8_lossy(&node.stderr).contains("is a target and leads to"), "{node:?}");
+
     // With the tag goes what the tag allowed, and with the target everything.
     let mut command = as_dora(&["db", "dev", "--print", "--port", "0"]);
     let mut running = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();

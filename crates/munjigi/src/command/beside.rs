@@ -4,18 +4,21 @@
 use std::ffi::OsString;
 use std::io;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use munjigi_core::session::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{Finish, looking, resolve};
@@ -90,6 +93,21 @@ pub(super) fn first_installed(programs: &[&str]) -> Option<OsString> {
     programs.iter().find(is_there).map(OsString::from)
 }
 
+/// Listens on a port of the loopback; 0 takes the one that the target is meant to have here, or a free one.
+pub(super) async fn loopback(target: &Target, port: u16) -> anyhow::Result<(Listener, u16)> {
+    let wanted = if port == 0 { target.local_port.unwrap_or(0) } else { port };
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = match Listener::tcp(address(wanted)).await {
+        // Nobody insisted on it: two windows may be open to the same target.
+        Err(_) if port == 0 && wanted != 0 => Listener::tcp(address(0)).await,
+        listening => listening,
+    };
+    let shown = address(wanted);
+    let listener = listener.with_context(|| format!("cannot listen on {shown}; --port 0 takes a free port"))?;
+    let taken = listener.address().context("cannot tell the port that was taken")?;
+    Ok((listener, taken.port()))
+}
+
 /// Opens the forward to a target, or says how it ended before it stood.
 pub(super) async fn open(
     place: &Where,
@@ -141,7 +159,11 @@ pub(super) async fn run(mut standing: Standing, listener: Listener, mut command:
         let mut serving = pin!(serve(&listener, &connector, &lead, tell));
         loop {
             tokio::select! {
-                status = child.wait() => break status.with_context(|| format!("cannot wait for {program}")),
+                status = child.wait() => {
+                    // Why a connection was not made is said, even if the program ended at once because of it.
+                    let _ = timeout(Duration::ZERO, &mut serving).await;
+                    break status.with_context(|| format!("cannot wait for {program}"));
+                }
                 outcome = standing.over(), if !is_over => {
                     is_over = true;
                     note(&format!("the forward is over: {}", escaped(&why(&outcome))));

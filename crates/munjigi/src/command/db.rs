@@ -6,9 +6,8 @@
 mod programs;
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 
 use super::beside::{self, Stage, note};
@@ -90,16 +89,6 @@ async fn listen(stage: &Stage, target: &Target, family: Family, port: Option<u16
         let path = stage.path(family.socket());
         return Ok((Listener::unix(&path)?, At::Socket(path)));
     };
-    let wanted = if port == 0 { target.local_port.unwrap_or(0) } else { port };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted));
-    let listener = match Listener::tcp(address).await {
-        // Nobody insisted on it: two windows may be open to the same target.
-        Err(_) if port == 0 && wanted != 0 => Listener::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await,
-        listening => listening,
-    };
-    let listener = listener.with_context(|| format!("cannot listen on {address}; --port 0 takes a free port"))?;
-    match listener.address() {
-        Some(address) => Ok((listener, At::Port(address.port()))),
-        None => bail!("cannot tell the port that was taken"),
-    }
+    let (listener, port) = beside::loopback(target, port).await?;
+    Ok((listener, At::Port(port)))
 }

@@ -17,6 +17,7 @@ pub(crate) mod ls;
 pub(crate) mod play;
 pub(crate) mod plugin;
 pub(crate) mod policy;
+pub(crate) mod rdp;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod sessions;
@@ -75,6 +76,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Audit(arguments) => wait_for(audit::run(arguments)),
         Command::Verify(arguments) => wait_for(verify::run(arguments)),
         Command::Explain(arguments) => wait_for(explain::run(arguments)),
+        Command::Rdp(arguments) => wait_for(rdp::run(arguments)),
         Command::Db(arguments) => wait_for(db::run(arguments)),
         Command::Target(arguments) => wait_for(target::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),

@@ -68,6 +68,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 impl<R> FrameReader<R> {
+    /// Returns the stream, to write an answer on it; whoever reads from it tears frames.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
     /// Returns the stream and the bytes that were read from it and are no part of a frame yet.
     pub fn into_parts(self) -> (R, BytesMut) {
         (self.stream, self.buffer)

@@ -1,17 +1,27 @@
-//! Whether a forward session may reach an endpoint: what policy is asked when it starts and for every connection.
+//! Whether a forward session may reach an endpoint: what policy is asked when it starts, for every connection, and while
+//! connections run.
+
+mod nodes;
+mod running;
+mod trail;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use munjigi_core::endpoint::Endpoint;
 
 use crate::api::error::Denial;
 use crate::api::operation::Requirement;
 use crate::api::ssm::target::node_requirement;
-use crate::door::{self, RequestMeta};
+use crate::door::{self, Decided, RequestMeta};
 use crate::gateway::facts::SessionFacts;
 use crate::identity::Principal;
 use crate::store::{Node, StoreError, StoredTarget};
 use crate::{Server, targets};
+
+pub(crate) use nodes::KnownNodes;
+pub(crate) use running::{judge_running, watch_bytes};
+pub(crate) use trail::{Asked, Trail, closed, flush, keep, opened, refused};
 
 /// Starts a session whose connections may name endpoints that the start did not.
 pub(crate) const DYNAMIC: &str = "munjigi:OpenDynamicForward";
@@ -19,6 +29,8 @@ const OPEN: &str = "munjigi:OpenForward";
 const REVERSE: &str = "munjigi:OpenReverseForward";
 const UPLOAD: &str = "munjigi:UploadFile";
 const DOWNLOAD: &str = "munjigi:DownloadFile";
+const ADDRESS: &str = "munjigi:DestinationAddress";
+const BYTES: &str = "munjigi:TransferredBytes";
 
 /// One endpoint as policy is asked about it.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +38,26 @@ pub(crate) struct Reaching<'a> {
     endpoint: &'a Endpoint,
     /// As whom the node reaches it; empty if nobody is named.
     os_user: &'a str,
+    /// What a name stands for, once the node has said it.
+    address: Option<IpAddr>,
+    /// Bytes that the session has carried so far, both ways.
+    carried: u64,
 }
 
 impl<'a> Reaching<'a> {
     /// Asks about an endpoint of a session that has this OS user.
     pub(crate) fn new(endpoint: &'a Endpoint, os_user: &'a str) -> Self {
-        Self { endpoint, os_user }
+        Self { endpoint, os_user, address: None, carried: 0 }
+    }
+
+    /// Asks about this address of the name.
+    pub(crate) fn at(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Asks after so many bytes of the session.
+    pub(crate) fn after(self, carried: u64) -> Self {
+        Self { carried, ..self }
     }
 
     /// Returns the action that reaching the endpoint is.
@@ -46,18 +72,18 @@ impl<'a> Reaching<'a> {
 
     /// Adds the endpoint's condition keys to what the action needs.
     pub(crate) fn describe(self, requirement: Requirement) -> Requirement {
+        let requirement = requirement.with(BYTES, self.carried.to_string());
         let described = match self.endpoint {
             Endpoint::Tcp(to) => {
                 let host = if to.is_node() { "localhost" } else { to.host() };
                 let named = requirement
                     .with("munjigi:DestinationHost", host)
                     .with("munjigi:DestinationPort", to.port().to_string());
-                let address = if to.is_node() { Some(Ipv4Addr::LOCALHOST.into()) } else { to.host().parse().ok() };
-                match address {
-                    Some::<IpAddr>(address) => {
-                        named.with("munjigi:DestinationAddress", address.to_canonical().to_string())
-                    }
-                    None => named,
+                let literal = if to.is_node() { Some(Ipv4Addr::LOCALHOST.into()) } else { to.host().parse().ok() };
+                match self.address.or(literal) {
+                    Some::<IpAddr>(address) => named.with(ADDRESS, address.to_canonical().to_string()),
+                    // Who asks that gets the name resolved on the node first, and is asked again about each address.
+                    None => named.with_open(ADDRESS),
                 }
             }
             Endpoint::Unix(path) => requirement.with("munjigi:DestinationPath", path.as_str()),
@@ -76,22 +102,39 @@ impl<'a> Reaching<'a> {
     }
 }
 
-/// Judges whether a connection of a forward session may be made now.
+/// What policy says about a connection.
+pub(crate) struct Judged {
+    /// The requirement and its decision.
+    pub(crate) decided: Vec<Decided>,
+    /// Why not, if not.
+    pub(crate) denial: Option<String>,
+    /// Whether the answer hangs on what the name stands for.
+    pub(crate) asks_address: bool,
+}
+
+/// Judges whether a session may reach something now.
 pub(crate) async fn judge(
     server: &Server,
     principal: &Principal,
     facts: &SessionFacts,
-    endpoint: &Endpoint,
+    reaching: Reaching<'_>,
     request: &RequestMeta,
-) -> Result<Result<(), Denial>, StoreError> {
-    let node = server.store.node(&facts.node).await?;
-    match Resource::of(server, facts, node).await? {
-        Ok(resource) => {
-            let needed = resource.requirement(server, Reaching::new(endpoint, &facts.os_user));
-            Ok(door::judge(server, principal, vec![needed], request).1)
-        }
-        Err(gone) => Ok(Err(gone)),
-    }
+) -> Result<Judged, StoreError> {
+    let node = server.known_nodes.get(server, &facts.node).await?;
+    let resource = match Resource::of(server, facts, node).await? {
+        Ok(resource) => resource,
+        Err(gone) => return Ok(Judged { decided: Vec::new(), denial: Some(gone.message), asks_address: false }),
+    };
+    let needed = resource.requirement(server, reaching);
+    let (decided, verdict) = door::judge(server, principal, vec![needed], request);
+    let asked = |one: &Decided| one.decision.missing_context_keys.iter().any(|key| key.eq_ignore_ascii_case(ADDRESS));
+    let asks_address = decided.iter().any(asked);
+    Ok(Judged { decided, denial: verdict.err().map(|denial| denial.message), asks_address })
+}
+
+/// Tells whether the bytes that a session carries matter to the principal's policies.
+pub(crate) fn asks_bytes(principal: &Principal) -> bool {
+    principal.policies.asks_for(BYTES)
 }
 
 /// Returns what a forward session that runs must be allowed to go on, or why it may not whatever policies say.
@@ -100,7 +143,7 @@ pub(crate) async fn standing(
     facts: &SessionFacts,
     node: Node,
 ) -> Result<Result<Vec<Requirement>, Denial>, StoreError> {
-    let resource = match Resource::of(server, facts, node).await? {
+    let resource = match Resource::of(server, facts, Arc::new(node)).await? {
         Ok(resource) => resource,
         Err(gone) => return Ok(Err(gone)),
     };
@@ -114,14 +157,14 @@ pub(crate) async fn standing(
 
 /// What policy is asked about when a forward session reaches something: its node, or the target it was opened for.
 enum Resource {
-    Node(Box<Node>),
+    Node(Arc<Node>),
     Target(Box<StoredTarget>),
 }
 
 impl Resource {
     /// Finds it as it is now.
-    async fn of(server: &Server, facts: &SessionFacts, node: Node) -> Result<Result<Self, Denial>, StoreError> {
-        let Some(opened_for) = facts.target() else { return Ok(Ok(Self::Node(Box::new(node)))) };
+    async fn of(server: &Server, facts: &SessionFacts, node: Arc<Node>) -> Result<Result<Self, Denial>, StoreError> {
+        let Some(opened_for) = facts.target() else { return Ok(Ok(Self::Node(node))) };
         let name = &opened_for.name;
         let gone = |why: &str| Denial { reason: "TargetChanged", message: format!("the target {name} {why}") };
         Ok(match targets::present(server, opened_for).await? {

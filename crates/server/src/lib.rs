@@ -63,6 +63,10 @@ pub struct Server {
     /// Tells when a node was deregistered or its tags changed; sent by the operations that do, received by the task
     /// that judges sessions again.
     pub(crate) nodes_changed: watch::Sender<u64>,
+    /// Nodes as policy needs them for each connection.
+    pub(crate) known_nodes: forwarding::KnownNodes,
+    /// Records about connections, which nobody waits for.
+    pub(crate) connection_trail: forwarding::Trail,
     pub(crate) preferences: api::ssm::preferences::PreferencesInForce,
     pub(crate) keys: keys::Keys,
     /// Every host name and address that the server is reached by.

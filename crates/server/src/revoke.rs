@@ -17,8 +17,9 @@ use crate::api::ssm::start_session::{document_requirement, start_requirement, to
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::clock;
 use crate::door::{self, RequestMeta};
+use crate::gateway::facts::SessionFacts;
 use crate::gateway::{Handle, end};
-use crate::identity::Caller;
+use crate::identity::{Caller, Principal};
 use crate::store::{StoreError, VersionRef};
 use crate::{Server, forwarding};
 
@@ -50,15 +51,19 @@ pub(crate) async fn watch(server: Arc<Server>) {
     }
 }
 
-/// Returns why the session may not go on, if so. What cannot be judged is not allowed (T-11).
-async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
-    let facts = &handle.facts;
-    let owner = match &facts.credentials {
+/// Returns a session's owner as it is now; `None` if it, or what it proved itself with, is gone.
+pub(crate) fn owner(server: &Server, facts: &SessionFacts) -> Option<Arc<Principal>> {
+    match &facts.credentials {
         // Their age alone ends no session: who was let in stays until policy says otherwise.
         Some(statement) => server.identities.of_statement(statement),
         None => facts.owner_id.as_ref().and_then(|id| server.identities.by_unique_id(id)),
-    };
-    let Some(owner) = owner else {
+    }
+}
+
+/// Returns why the session may not go on, if so. What cannot be judged is not allowed (T-11).
+async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
+    let facts = &handle.facts;
+    let Some(owner) = owner(server, facts) else {
         return Some("its owner, or the key that its owner had, was removed".to_owned());
     };
     if let (Some(key), None) = (&facts.access_key, &facts.credentials)
@@ -109,10 +114,13 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
     needs.extend(facts.needs.chosen_user.then(|| choose_user_requirement(server, &node, &facts.os_user)));
     needs.extend(facts.privileged.then(|| privileged_requirement(server, &node, &facts.os_user)));
     let request = RequestMeta { time: clock::now(), ..facts.request.clone() };
-    match door::judge(server, &owner, needs, &request).1 {
-        Ok(()) => None,
-        Err(denial) => Some(denial.message),
+    if let Err(denial) = door::judge(server, &owner, needs, &request).1 {
+        return Some(denial.message);
     }
+    if facts.forward.is_some() {
+        forwarding::judge_running(server, handle, &owner).await;
+    }
+    None
 }
 
 /// Tells whether a document that a session was started with is deleted (T-104). The account's preferences are no such

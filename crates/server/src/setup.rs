@@ -36,7 +36,7 @@ use crate::running::Running;
 use crate::sessions::Book;
 use crate::store::Store;
 use crate::tls::{self, Tls};
-use crate::{Server, clock, revoke, sessions, witness};
+use crate::{Server, clock, forwarding, revoke, sessions, witness};
 
 /// Where the server listens when nothing says otherwise: this machine only, on a port that is picked once.
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
@@ -102,6 +102,7 @@ impl Server {
         let recordings =
             Recordings::open(&directory.join("recordings"), master).context("failed to open the recordings")?;
         let (book, changes) = Book::new();
+        let (connection_trail, connections) = forwarding::Trail::new();
 
         let endpoint = format!("https://{}:{}", url_host(&config, &host, address.ip()), address.port());
         write_whole(&directory.join("ca.pem"), authority_pem.as_bytes(), 0o600)?;
@@ -121,6 +122,8 @@ impl Server {
             gateway: Gateway::default(),
             book,
             nodes_changed: watch::Sender::new(0),
+            known_nodes: forwarding::KnownNodes::default(),
+            connection_trail,
             preferences: crate::api::ssm::preferences::PreferencesInForce::default(),
             keys,
             names,
@@ -132,6 +135,7 @@ impl Server {
             stop: CancellationToken::new(),
         });
         server.tasks.spawn(sessions::keep(server.clone(), changes));
+        server.tasks.spawn(forwarding::keep(server.clone(), connections));
         // Before anybody can connect: a node that comes back with a session must find it.
         let taken_back = sessions::take_back(&server).await.context("failed to take back the running sessions")?;
         if taken_back > 0 {

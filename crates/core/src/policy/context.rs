@@ -27,6 +27,8 @@ impl ContextValue {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
     by_folded_name: HashMap<Box<str>, ContextValue, BuildHasherDefault<NameHasher>>,
+    /// Folded names of keys whose value is not known yet; few.
+    open: Vec<Box<str>>,
 }
 
 impl Context {
@@ -52,6 +54,16 @@ impl Context {
         self
     }
 
+    /// Leaves a key open: it has a value that will only be known later, and the question is whether there is one with
+    /// which the answer could be yes. A condition on it counts as true in an Allow and as false in a Deny, and the
+    /// decision lists it among the missing keys. Whoever asks so must ask again once the value is known.
+    pub fn leave_open(&mut self, key: &str) -> &mut Self {
+        let folded = fold(key);
+        self.by_folded_name.remove(folded.as_str());
+        self.open.push(folded.into());
+        self
+    }
+
     /// Returns what a key holds; `None` when it is absent.
     pub fn get(&self, key: &str) -> Option<&ContextValue> {
         self.get_folded(&fold(key))
@@ -65,6 +77,10 @@ impl Context {
     /// Tells whether no key is present.
     pub fn is_empty(&self) -> bool {
         self.by_folded_name.is_empty()
+    }
+
+    pub(super) fn is_open(&self, folded: &str) -> bool {
+        self.open.iter().any(|open| **open == *folded)
     }
 
     pub(super) fn get_folded(&self, folded: &str) -> Option<&ContextValue> {

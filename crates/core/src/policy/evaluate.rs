@@ -33,6 +33,12 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
+    /// Tells whether a condition of any of these policies is on the key, whatever it speaks of.
+    pub fn asks_for(&self, key: &str) -> bool {
+        let key = super::context::Key::new(key);
+        self.layers().any(|(_, list)| list.statements().any(|one| one.conditions.iter().any(|one| *one.key() == key)))
+    }
+
     /// Returns every list with the layer it stands for.
     fn layers(&self) -> impl Iterator<Item = (Layer, &PolicyList)> {
         let organization = self.organization.iter().map(|list| (Layer::Organization, list));

@@ -139,6 +139,15 @@ impl PolicyList {
         Candidates { list: self, sources }
     }
 
+    /// Returns the statements of all policies that could be read.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &Statement> {
+        let readable = self.policies.iter().filter_map(|named| match &named.policy {
+            StoredPolicy::Readable(policy) => Some(policy.statements()),
+            StoredPolicy::Broken => None,
+        });
+        readable.flatten()
+    }
+
     fn found(&self, place: Place, speaks_of_action: bool) -> Option<Found<'_>> {
         let named = self.policies.get(place.policy as usize)?;
         let StoredPolicy::Readable(policy) = &named.policy else { return None };

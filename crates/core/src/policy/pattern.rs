@@ -242,6 +242,15 @@ impl<'r> Scope<'r> {
         found
     }
 
+    /// Tells whether a key was left open, and notes that it was asked for.
+    pub(super) fn is_open(&self, key: &Key) -> bool {
+        let open = self.context.is_open(key.folded());
+        if open {
+            self.missing.borrow_mut().insert(key);
+        }
+        open
+    }
+
     /// Returns the names of the absent keys, in order of their names.
     pub(super) fn into_missing(self) -> Vec<String> {
         let mut names = self.missing.into_inner().names();

@@ -55,7 +55,10 @@ impl Statement {
         let holds = reach != Reach::None
             && (speaks_of_action || self.speaks_of_action(subject))
             && self.speaks_of_resource(subject)
-            && self.conditions.iter().all(|condition| condition.holds(&subject.scope));
+            && self.conditions.iter().all(|condition| match subject.scope.is_open(condition.key()) {
+                true => self.allows,
+                false => condition.holds(&subject.scope),
+            });
         if holds { reach } else { Reach::None }
     }
 

@@ -242,6 +242,8 @@ pub struct Requirement {
     pub(crate) guard: Option<Arc<PolicyList>>,
     /// Condition keys beside the global ones.
     pub(crate) context: Vec<(String, Vec<String>, Values)>,
+    /// Condition keys whose value will only be known later; whoever leaves them open asks again then.
+    pub(crate) open: Vec<&'static str>,
 }
 
 impl PartialEq for Requirement {
@@ -255,6 +257,7 @@ impl PartialEq for Requirement {
             && self.resource == other.resource
             && self.resource_type == other.resource_type
             && self.context == other.context
+            && self.open == other.open
     }
 }
 
@@ -268,7 +271,14 @@ pub(crate) enum Values {
 impl Requirement {
     /// Requires an action on a resource.
     pub fn new(action: &'static str, resource: impl ToString) -> Self {
-        Self { action, resource: resource.to_string(), resource_type: None, guard: None, context: Vec::new() }
+        Self {
+            action,
+            resource: resource.to_string(),
+            resource_type: None,
+            guard: None,
+            context: Vec::new(),
+            open: Vec::new(),
+        }
     }
 
     /// Requires an action that has no resource type.
@@ -294,6 +304,15 @@ impl Requirement {
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.context.push((key.into(), vec![value.into()], Values::Single));
+        self
+    }
+
+    /// Leaves a condition key open until its value is known ([`Context::leave_open`]).
+    ///
+    /// [`Context::leave_open`]: munjigi_core::policy::Context::leave_open
+    #[must_use]
+    pub fn with_open(mut self, key: &'static str) -> Self {
+        self.open.push(key);
         self
     }
 

@@ -44,6 +44,9 @@ pub fn judge(
                 _ => asked.context.set_many(key, values.iter().map(String::as_str)),
             };
         }
+        for key in &requirement.open {
+            asked.context.leave_open(key);
+        }
         let decision = policy::evaluate(&policies, &asked);
         let denial = (!decision.is_allowed()).then(|| Denial {
             reason: decision.code(),

@@ -23,7 +23,7 @@ mod orders;
 use super::facts::{Outcome, SessionFacts};
 use super::log::{LogRead, SessionLog};
 use super::peer::{ClientEnd, FrameStream, NodeEnd};
-use super::ports::{ConnectionSummary, Ledger};
+use super::ports::{ConnectionSummary, Ends, Ledger};
 use super::timers::Times;
 use super::{backlog, close_in_background};
 use crate::Server;
@@ -105,6 +105,8 @@ pub struct Hub {
     /// The connections of a port session.
     ports: Option<Arc<Ledger>>,
     connections: ConnectionSummary,
+    /// Connections of a forward session that ended, for the trail.
+    ends: Ends,
     /// Number of the newest event in the recording, as the recorder counts them.
     recorded: u64,
     /// Under strict recording: up to which recorded event how many events of statements are not yet on the disk.
@@ -174,6 +176,7 @@ impl Hub {
             size: parts.size,
             ports: parts.ports,
             connections: ConnectionSummary::default(),
+            ends: Ends::default(),
             recorded: 0,
             unstored: VecDeque::new(),
             times,
@@ -274,6 +277,7 @@ impl Hub {
             Happened::Finished(outcome) => self.finished(outcome),
             Happened::TimePassed => self.time_passed().await,
         }
+        self.audit_ends().await;
     }
 
     /// The node is read only while the log's readers and the recording keep up (T-95).

@@ -4,6 +4,7 @@
 //! pass through it. Each is a stream to the node ([`PortStream`]); the [`Ledger`] counts them for the hub. Which door the
 //! bytes come from is not known here.
 
+mod ends;
 mod granted;
 mod journal;
 mod ledger;
@@ -13,29 +14,32 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::Endpoint;
-use munjigi_core::wire::message::{Accepted, Connect, EndpointWish, Open, Refused, open};
+use munjigi_core::wire::message::{Accepted, Connect, EndpointWish, Go, MAX_RESOLVED, Open, Refused, Resolved, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FrameReader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
+pub use ends::{Ended, Ends};
 pub use granted::Granted;
 pub use journal::Journal;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Reached};
 pub use relay::relay;
 pub use stream::PortStream;
 pub use summary::ConnectionSummary;
 
 use super::nodes::NodeStream;
 use super::{Handle, launch};
-use crate::door::RequestMeta;
+use crate::Server;
+use crate::door::{Decided, RequestMeta};
+use crate::forwarding::{self, Asked, Reaching};
 use crate::identity::Caller;
-use crate::{Server, forwarding};
 
 /// How long a node may take to resolve, check and connect. Its own limits together are a little shorter.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -156,15 +160,41 @@ impl PortSession {
     }
 
     async fn make(&self, endpoint: &Endpoint, asker: Option<(&Caller, &RequestMeta)>) -> Result<PortStream, PortError> {
-        let attempt = self.ledger.attempt()?;
-        let made = self.ledger.over().run_until_cancelled(self.judge_and_open(endpoint, asker));
-        match made.await.unwrap_or(Err(PortError::Ended)) {
-            Ok((stream, early, address)) => {
-                let connection = self.ledger.opened(attempt, &endpoint.to_string(), &address)?;
-                Ok(PortStream::new(stream, early, address, connection, self.ledger.clone()))
+        let facts = &self.handle.facts;
+        let asked = asker.map(|(caller, request)| Asked { caller, request, facts });
+        let mut decided = Vec::new();
+        let attempt = self.ledger.attempt();
+        let made = match &attempt {
+            Ok(_) => {
+                let made = self.judge_and_open(endpoint, asked, &mut decided);
+                self.ledger.over().run_until_cancelled(made).await.unwrap_or(Err(PortError::Ended))
             }
-            Err(error) => {
-                self.ledger.refused(attempt, &endpoint.to_string(), &error.to_string());
+            Err(error) => Err(error.clone()),
+        };
+        match (made, attempt) {
+            (Ok((stream, early, address)), Ok(attempt)) => {
+                let number = attempt.number();
+                let connection = self.ledger.opened(attempt, endpoint, &address)?;
+                let stream = PortStream::new(stream, early, address, connection, self.ledger.clone());
+                if let Some(asked) = asked {
+                    let to = endpoint.to_string();
+                    forwarding::opened(&self.server, asked, number, &to, stream.address()).await;
+                    if forwarding::asks_bytes(asked.caller.principal()) {
+                        forwarding::watch_bytes(&self.server, &self.handle, &self.ledger);
+                    }
+                }
+                Ok(stream)
+            }
+            (made, attempt) => {
+                let error = made.err().unwrap_or(PortError::Ended);
+                let (to, why) = (endpoint.to_string(), error.to_string());
+                if let Some(asked) = asked {
+                    let written = forwarding::refused(&self.server, asked, &decided, &to, (error.code(), why.clone()));
+                    written.await.map_err(|_| PortError::NotJudged)?;
+                }
+                if let Ok(attempt) = attempt {
+                    self.ledger.refused(attempt, &to, &why);
+                }
                 Err(error)
             }
         }
@@ -173,20 +203,21 @@ impl PortSession {
     async fn judge_and_open(
         &self,
         endpoint: &Endpoint,
-        asker: Option<(&Caller, &RequestMeta)>,
-    ) -> Result<(NodeStream, BytesMut, String), PortError> {
-        let facts = &self.handle.facts;
-        if let Some((caller, request)) = asker {
-            let judged = forwarding::judge(&self.server, caller.principal(), facts, endpoint, request).await;
-            judged.map_err(|_| PortError::NotJudged)?.map_err(|denial| PortError::Denied(denial.message))?;
+        asked: Option<Asked<'_>>,
+        decided: &mut Vec<Decided>,
+    ) -> Result<Opened, PortError> {
+        let mut reveal = None;
+        if let Some(asked) = asked {
+            let hangs_on_address = self.judge(self.reaching(endpoint), asked, decided).await?;
+            reveal = hangs_on_address.then_some(asked);
         }
         let granted = self.ledger.granted();
         let without = granted.contains(endpoint);
-        let opened = self.open(endpoint, !without).await;
+        let opened = self.open(endpoint, !without, reveal, decided).await;
         let opened = match opened {
             // The node has forgotten it, or never got it.
             Err(PortError::Refused { code, .. }) if without && code == GRANT_REQUIRED => {
-                self.open(endpoint, true).await
+                self.open(endpoint, true, reveal, decided).await
             }
             opened => opened,
         };
@@ -196,39 +227,123 @@ impl PortSession {
         opened
     }
 
-    async fn open(&self, endpoint: &Endpoint, with_grant: bool) -> Result<(NodeStream, BytesMut, String), PortError> {
+    fn reaching<'a>(&'a self, endpoint: &'a Endpoint) -> Reaching<'a> {
+        Reaching::new(endpoint, &self.handle.facts.os_user).after(self.ledger.carried())
+    }
+
+    /// Asks policy. Returns whether the answer hangs on what the name stands for.
+    async fn judge(
+        &self,
+        reaching: Reaching<'_>,
+        asked: Asked<'_>,
+        decided: &mut Vec<Decided>,
+    ) -> Result<bool, PortError> {
+        let (principal, facts) = (asked.caller.principal(), &self.handle.facts);
+        let judged = forwarding::judge(&self.server, principal, facts, reaching, asked.request).await;
+        let judged = judged.map_err(|_| PortError::NotJudged)?;
+        *decided = judged.decided;
+        match judged.denial {
+            Some(message) => Err(PortError::Denied(message)),
+            None => Ok(judged.asks_address),
+        }
+    }
+
+    /// Opens a stream to the node and has it connect. With `reveal` the node says first what the name stands for, and
+    /// policy is asked about each address.
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        with_grant: bool,
+        reveal: Option<Asked<'_>>,
+        decided: &mut Vec<Decided>,
+    ) -> Result<Opened, PortError> {
         let facts = &self.handle.facts;
         let not_connected = || PortError::NotConnected(facts.node_name.clone());
         let link = self.server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch);
         let link = link.ok_or_else(not_connected)?;
         let opened = link.open_moving(&self.server.gateway.lanes).await;
-        let (mut stream, token) = opened.map_err(|_| not_connected())?;
+        let (stream, token) = opened.map_err(|_| not_connected())?;
         let lane = token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default();
         let grant = match with_grant {
             true => launch::extension(&self.server, facts, endpoint, &link),
             false => Bytes::new(),
         };
         let session_id = facts.id.to_string();
-        let endpoint = Some(EndpointWish::from(endpoint));
-        let wish = open::Wish::Connect(Connect { session_id, endpoint, grant, lane, ..Connect::default() });
-        let mut first = BytesMut::new();
-        // A path and a grant of one endpoint fit a frame by far.
-        let _ = Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first);
-        let answered = timeout(CONNECT_LIMIT, async {
-            stream.write_all(&first).await.ok()?;
-            stream.flush().await.ok()?;
+        let wished = Some(EndpointWish::from(endpoint));
+        let wish = Connect { session_id, endpoint: wished, grant, reveal: reveal.is_some(), lane };
+        let open = Frame::Open(Box::new(Open { wish: Some(open::Wish::Connect(wish)) }));
+        let conversation = async {
             let mut reader = FrameReader::new(stream);
-            let answer = reader.read(FrameSet::ANSWER).await.ok()??;
-            Some((answer, reader))
-        });
-        match answered.await.map_err(|_| PortError::TimedOut)?.ok_or_else(not_connected)? {
-            (Frame::Accepted(accepted), reader) => {
-                let (stream, early) = reader.into_parts();
-                Ok((stream, early, address(*accepted)))
+            say(&mut reader, &open).await.ok_or_else(not_connected)?;
+            if let Some(asked) = reveal {
+                let resolved = match hear(&mut reader, FrameSet::RESOLUTION).await.ok_or_else(not_connected)? {
+                    Frame::Resolved(resolved) => resolved,
+                    Frame::Refused(refused) => return Err(from_node(refused)),
+                    // FrameSet::RESOLUTION lets nothing else through.
+                    _ => return Err(not_connected()),
+                };
+                let verdict = self.judge_addresses(endpoint, &resolved, asked, decided).await;
+                say(&mut reader, &answer(&verdict)).await.ok_or_else(not_connected)?;
+                verdict?;
             }
-            (Frame::Refused(refused), _) => Err(from_node(refused)),
-            // FrameSet::ANSWER lets nothing else through.
-            _ => Err(not_connected()),
+            match hear(&mut reader, FrameSet::ANSWER).await.ok_or_else(not_connected)? {
+                Frame::Accepted(accepted) => {
+                    let (stream, early) = reader.into_parts();
+                    Ok((stream, early, address(*accepted)))
+                }
+                Frame::Refused(refused) => Err(from_node(refused)),
+                // FrameSet::ANSWER lets nothing else through.
+                _ => Err(not_connected()),
+            }
+        };
+        timeout(CONNECT_LIMIT, conversation).await.unwrap_or(Err(PortError::TimedOut))
+    }
+
+    /// Returns those of the addresses that policy lets the session reach; if there is none, why the last one is not.
+    async fn judge_addresses(
+        &self,
+        endpoint: &Endpoint,
+        resolved: &Resolved,
+        asked: Asked<'_>,
+        decided: &mut Vec<Decided>,
+    ) -> Result<Vec<String>, PortError> {
+        let mut allowed = Vec::new();
+        let mut denied = PortError::NotJudged;
+        for text in resolved.addresses.iter().take(MAX_RESOLVED) {
+            // What is no address is none that the node can be let connect to.
+            let Ok(address) = text.parse::<IpAddr>() else { continue };
+            match self.judge(self.reaching(endpoint).at(Some(address)), asked, decided).await {
+                Ok(_) => allowed.push(text.clone()),
+                Err(error) => denied = error,
+            }
+        }
+        if allowed.is_empty() { Err(denied) } else { Ok(allowed) }
+    }
+}
+
+/// A stream on which a connection's bytes travel, what came behind the node's answer, and where the node connected to.
+type Opened = (NodeStream, BytesMut, String);
+
+async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame) -> Option<()> {
+    let mut bytes = BytesMut::new();
+    // A path, a grant of one endpoint and a few addresses fit a frame by far.
+    frame.encode(&mut bytes).ok()?;
+    let stream = reader.get_mut();
+    stream.write_all(&bytes).await.ok()?;
+    stream.flush().await.ok()
+}
+
+async fn hear(reader: &mut FrameReader<NodeStream>, allowed: FrameSet) -> Option<Frame> {
+    reader.read(allowed).await.ok()?
+}
+
+/// Tells the node which addresses it may connect to.
+fn answer(verdict: &Result<Vec<String>, PortError>) -> Frame {
+    match verdict {
+        Ok(addresses) => Frame::Go(Go { addresses: addresses.clone() }),
+        Err(error) => {
+            let (code, message) = (error.code().to_owned(), error.to_string());
+            Frame::Refused(Refused { code, message, ..Refused::default() })
         }
     }
 }

@@ -81,11 +81,21 @@ impl Hub {
         for (at, kind) in taken.events {
             if let EventKind::Connection(event) = &kind {
                 self.connections.add(event);
+                if self.facts.forward.is_some() {
+                    self.ends.add(at, event);
+                }
             }
             self.record_at(at, kind);
         }
         if self.facts.limits.strict_recording && !self.recording_is_broken {
             self.unstored.push_back((self.recorded, taken.statements));
+        }
+    }
+
+    /// Has the ends of connections written into the trail.
+    pub(super) async fn audit_ends(&mut self) {
+        for ended in self.ends.take() {
+            crate::forwarding::closed(&self.server, &self.facts, &ended).await;
         }
     }
 
@@ -142,10 +152,18 @@ impl Hub {
         let message = self.ending.take().map_or_else(|| reason.sentence().to_owned(), |(_, message)| message);
         let output_end = self.log.end();
         let connections = self.ports.as_ref().map(|_| std::mem::take(&mut self.connections));
+        let ends = self.ends.take();
         let at: Timestamp = clock::now();
         self.finishing = Some(tokio::spawn(async move {
             let sealed = recorder.seal(reason, exit.clone()).await;
             let outcome = Outcome { reason, message, exit, output_end, at, connections };
+            for ended in &ends {
+                crate::forwarding::closed(&server, &facts, ended).await;
+            }
+            if facts.forward.is_some() {
+                // The session's end stands behind those of its connections.
+                crate::forwarding::flush(&server).await;
+            }
             crate::sessions::ended(&server, &facts, &outcome, sealed).await;
             outcome
         }));

@@ -4,11 +4,13 @@
 //! taken, and a statement its room.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::recording::{Connection, Event, EventKind};
 use munjigi_core::time::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -47,16 +49,50 @@ impl Carried {
 /// An open connection.
 pub(super) struct Live {
     pub(super) number: u64,
+    endpoint: Endpoint,
+    /// What the node connected to, if it is an address.
+    address: Option<IpAddr>,
+    /// Cancelled when the connection is cut, by itself or with the session.
+    cut: CancellationToken,
     /// From the client to the destination.
     inward: Mutex<Carried>,
     /// From the destination to the client.
     outward: Mutex<Carried>,
 }
 
+impl Live {
+    /// Returns what is cancelled when the connection is cut.
+    pub(super) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    fn bytes(&self) -> u64 {
+        lock(&self.inward).bytes + lock(&self.outward).bytes
+    }
+}
+
+/// An open connection as policy is asked about it.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// Its number.
+    pub number: u64,
+    /// What it goes to.
+    pub endpoint: Endpoint,
+    /// The address that the node connected to, if it is one.
+    pub address: Option<IpAddr>,
+}
+
 /// A connection that is being made, or its end that the hub has not taken yet: its place among the session's.
 pub(super) struct Attempt {
     number: u64,
     place: OwnedSemaphorePermit,
+}
+
+impl Attempt {
+    /// Returns the connection's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 #[derive(Default)]
@@ -68,6 +104,8 @@ struct Book {
     /// How many events of statements were noted in all.
     statements: u64,
     ended: bool,
+    /// Bytes of connections that have ended, both ways.
+    carried: u64,
 }
 
 /// What the hub is to record.
@@ -81,6 +119,8 @@ pub(in crate::gateway) struct Taken {
 /// The connections of one session.
 pub struct Ledger {
     granted: Granted,
+    /// Whether somebody watches the bytes.
+    watched: AtomicBool,
     places: Arc<Semaphore>,
     over: CancellationToken,
     book: Mutex<Book>,
@@ -105,6 +145,7 @@ impl Ledger {
     pub(in crate::gateway) fn new(last_number: u64, outward_counts: bool, granted: Granted) -> Self {
         Self {
             granted,
+            watched: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(Self::MAX_CONNECTIONS)),
             over: CancellationToken::new(),
             book: Mutex::new(Book { last_number, ..Book::default() }),
@@ -122,7 +163,8 @@ impl Ledger {
         &self.granted
     }
 
-    pub(super) fn over(&self) -> &CancellationToken {
+    /// Returns what is cancelled when the session is over or being ended.
+    pub(crate) fn over(&self) -> &CancellationToken {
         &self.over
     }
 
@@ -145,10 +187,17 @@ impl Ledger {
     }
 
     /// Notes that the attempt succeeded.
-    pub(super) fn opened(&self, attempt: Attempt, destination: &str, address: &str) -> Result<Arc<Live>, PortError> {
+    pub(super) fn opened(&self, attempt: Attempt, endpoint: &Endpoint, address: &str) -> Result<Arc<Live>, PortError> {
         let Attempt { number, place } = attempt;
-        let live = Arc::new(Live { number, inward: Mutex::new(Carried::new()), outward: Mutex::new(Carried::new()) });
-        let event = Connection::Opened { number, destination: destination.to_owned(), address: address.to_owned() };
+        let live = Arc::new(Live {
+            number,
+            endpoint: endpoint.clone(),
+            address: address.parse::<SocketAddr>().ok().map(|address| address.ip()),
+            cut: self.over.child_token(),
+            inward: Mutex::new(Carried::new()),
+            outward: Mutex::new(Carried::new()),
+        });
+        let event = Connection::Opened { number, destination: endpoint.to_string(), address: address.to_owned() };
         let mut book = lock(&self.book);
         if book.ended {
             return Err(PortError::Ended);
@@ -176,8 +225,37 @@ impl Ledger {
     pub(super) fn closed(&self, live: &Live, why: &str) {
         let mut book = lock(&self.book);
         if let Some((live, place)) = book.live.remove(&live.number) {
+            book.carried += live.bytes();
             self.note(&mut book, end_of(&live, why), Some(place));
         }
+    }
+
+    /// Cuts a connection.
+    pub(crate) fn cut(&self, number: u64, why: &str) {
+        let live = lock(&self.book).live.get(&number).map(|(live, _)| live.clone());
+        if let Some(live) = live {
+            self.closed(&live, why);
+            live.cut.cancel();
+        }
+    }
+
+    /// Returns the open connections.
+    pub(crate) fn reached(&self) -> Vec<Reached> {
+        let book = lock(&self.book);
+        let reached =
+            |live: &Live| Reached { number: live.number, endpoint: live.endpoint.clone(), address: live.address };
+        book.live.values().map(|(live, _)| reached(live)).collect()
+    }
+
+    /// Returns how many bytes the session has carried, both ways, since this server's start.
+    pub(crate) fn carried(&self) -> u64 {
+        let book = lock(&self.book);
+        book.carried + book.live.values().map(|(live, _)| live.bytes()).sum::<u64>()
+    }
+
+    /// Tells the first who asks that nobody watches the bytes yet.
+    pub(crate) fn begin_watching(&self) -> bool {
+        !self.watched.swap(true, Ordering::Relaxed)
     }
 
     fn note(&self, book: &mut Book, event: Connection, place: Option<OwnedSemaphorePermit>) {

@@ -34,7 +34,7 @@ const WRITING: usize = 1;
 
 impl PortStream {
     pub(super) fn new(raw: NodeStream, early: BytesMut, address: String, live: Arc<Live>, ledger: Arc<Ledger>) -> Self {
-        let over = [(); 2].map(|()| Box::pin(ledger.over().clone().cancelled_owned()));
+        let over = [(); 2].map(|()| Box::pin(live.cut().clone().cancelled_owned()));
         Self { raw, early, address, live, ledger, over, read_ended: false, write_ended: false, broken: None }
     }
 

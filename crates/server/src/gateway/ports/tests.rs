@@ -31,7 +31,7 @@ fn numbers(events: &[Connection]) -> Vec<(char, u64)> {
 fn stream(ledger: &Arc<Ledger>) -> (PortStream, tokio::io::DuplexStream) {
     let (near, far) = tokio::io::duplex(1024);
     let attempt = ledger.attempt().unwrap();
-    let live = ledger.opened(attempt, DESTINATION, "10.0.0.7:5432").unwrap();
+    let live = ledger.opened(attempt, &DESTINATION.parse().unwrap(), "10.0.0.7:5432").unwrap();
     let early = BytesMut::from(&b"hello"[..]);
     (PortStream::new(Box::new(near), early, "10.0.0.7:5432".to_owned(), live, ledger.clone()), far)
 }

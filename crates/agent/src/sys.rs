@@ -88,6 +88,12 @@ pub(crate) fn fork() -> nix::Result<Option<Pid>> {
     }
 }
 
+/// Ends this process without running anything that its parent has prepared for its own end.
+pub(crate) fn exit_now() -> ! {
+    // SAFETY: a system call that does not return.
+    unsafe { libc::_exit(0) }
+}
+
 /// What the shadow file says of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shadow {

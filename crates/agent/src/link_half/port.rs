@@ -163,7 +163,14 @@ impl Ports {
         let destination = match &endpoint {
             Endpoint::Tcp(destination) => destination,
             // Reached as the OS user, which only the privileged half can become; what it has reached comes along.
-            Endpoint::Unix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => {
+            Endpoint::Unix(_) => {
+                let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
+                let handing = answer.map_err(|error| failed(&error))??.pop();
+                let handing = handing.ok_or_else(|| failed(&"the privileged half sent no socket"))?;
+                let socket = reach::handed(&endpoint, handing).await?;
+                return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, endpoint.to_string()));
+            }
+            Endpoint::Upload(_) | Endpoint::Download(_) => {
                 let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
                 let socket = answer.map_err(|error| failed(&error))??.pop();
                 let socket = socket.ok_or_else(|| failed(&"the privileged half sent no socket"))?;

@@ -1,12 +1,16 @@
 //! From a destination to a socket: resolve, check every address, connect to what was checked (T-58).
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use munjigi_core::destination::Destination;
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::MAX_RESOLVED;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -15,6 +19,7 @@ use url::Url;
 use super::port::refusal;
 use super::spawn_client::StartRefused;
 use crate::destinations::{Denied, Destinations};
+use crate::sys;
 
 /// Most names looked up at once: each takes a thread for as long as the resolver is silent.
 const MAX_LOOKUPS: usize = 16;
@@ -127,12 +132,35 @@ pub(super) async fn dial(
     };
     match timeout(CONNECT_LIMIT, attempts).await {
         Ok(Some(connected)) => Ok(connected),
-        Ok(None) => Err(failure(destination, &last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))),
+        Ok(None) => Err(failure(destination, &last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))),
         Err(_) => Err(failure(destination, &io::ErrorKind::TimedOut.into())),
     }
 }
 
-fn failure(destination: &Destination, error: &io::Error) -> StartRefused {
+/// Takes the socket that the privileged half has connected to the endpoint, or why it is none.
+pub(super) async fn handed(endpoint: &Endpoint, handing: OwnedFd) -> Result<OwnedFd, StartRefused> {
+    let lost = || refusal("InternalServerError", format!("the node could not connect to {endpoint}"));
+    let handing = sys::watched(handing, Interest::READABLE).map_err(|_| lost())?;
+    let mut number = [0; 4];
+    let received = timeout(CONNECT_LIMIT, handing.async_io(Interest::READABLE, |fd| {
+        sys::receive_with_descriptors(fd, &mut [IoSliceMut::new(&mut number)]).map_err(io::Error::from)
+    }));
+    let timed_out = || failure(endpoint, &io::ErrorKind::TimedOut.into());
+    let (count, mut descriptors) = received.await.map_err(|_| timed_out())?.map_err(|_| lost())?;
+    match (i32::from_be_bytes(number), descriptors.pop()) {
+        (0, Some(socket)) if count == number.len() => Ok(socket),
+        // Nothing was sent: the copy that was to connect was ended.
+        (0, _) => Err(timed_out()),
+        (libc::ENOENT | libc::ENOTDIR, _) => Err(refusal("HostNotFound", format!("there is no {endpoint} on the node"))),
+        (libc::EACCES | libc::EPERM, _) => {
+            let message = format!("the session's OS user may not connect to {endpoint}");
+            Err(refusal("DestinationDenied", message))
+        }
+        (errno, _) => Err(failure(endpoint, &io::Error::from_raw_os_error(errno))),
+    }
+}
+
+fn failure(destination: &impl fmt::Display, error: &io::Error) -> StartRefused {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             refusal("ConnectionRefused", format!("{destination} refused the connection; does anything listen there?"))

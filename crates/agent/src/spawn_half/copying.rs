@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 
 use super::child::{self, Child, Identity, SessionKind};
 use super::processes::Processes;
-use super::{Refusal, SpawnHalf, account, default_user};
+use super::{Refusal, SpawnHalf};
 use crate::copy_worker::{DIRECTION_VARIABLE, PATH_VARIABLE, words};
 
 /// Most workers at once; each is a process with a few megabytes.
@@ -31,13 +31,8 @@ impl SpawnHalf {
         if self.workers.len() >= MAX_WORKERS {
             return Err(Refusal::failed("TooManyCopies", "this node makes as many copies as it can; try again later"));
         }
+        let account = self.session_account(id)?;
         let session = self.sessions.get_mut(id).ok_or_else(|| Refusal::failed("SessionEnded", "it is over"))?;
-        let privileged = session.granted.as_ref().is_some_and(super::reach::Granted::privileged);
-        let allowed = self.config.allowed_users.as_deref();
-        default_user::make_if_missing(&session.os_user, allowed, self.config.create_default_user)
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
-        let account = account::look_up(&session.os_user, privileged, allowed)
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
         let (direction, path) = words(endpoint, &account.home)
             .ok_or_else(|| Refusal::denied("GrantMalformed", format!("{endpoint} is no place for files")))?;
         if matches!(session.processes, Processes::Nothing) {

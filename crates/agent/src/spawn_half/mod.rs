@@ -10,6 +10,7 @@
 
 mod account;
 mod child;
+mod connecting;
 mod copying;
 mod default_user;
 mod key_socket;
@@ -86,6 +87,8 @@ struct SpawnHalf {
     sessions: BTreeMap<SessionId, Session>,
     /// The workers of copies that were not reaped yet.
     workers: BTreeSet<Pid>,
+    /// Copies of this process that connect as somebody else and were not reaped yet.
+    connecting: BTreeSet<Pid>,
     keys: Keys,
     /// Where sshd's helper asks; there from the first key on.
     key_socket: Option<KeySocket>,
@@ -150,6 +153,7 @@ impl SpawnHalf {
             signals,
             sessions: BTreeMap::new(),
             workers: BTreeSet::new(),
+            connecting: BTreeSet::new(),
             keys: Keys::default(),
             key_socket: None,
             login_log,
@@ -380,7 +384,7 @@ impl SpawnHalf {
             self.lose_link(&anyhow::anyhow!("it ended with {status:?}"));
             return;
         }
-        if self.workers.remove(&pid) {
+        if self.workers.remove(&pid) || self.connecting.remove(&pid) {
             return;
         }
         let now = clock::monotonic();

@@ -64,9 +64,7 @@ impl SpawnHalf {
     pub(super) fn reach(&mut self, request: u64, session: &SessionId, endpoint: &Endpoint, grant: &[u8]) {
         let reached = self.try_reach(session, endpoint, grant).and_then(|()| match endpoint {
             Endpoint::Upload(_) | Endpoint::Download(_) => self.start_copying(session, endpoint).map(Some),
-            Endpoint::Unix(_) => {
-                Err(Refusal::failed("UnsupportedOperation", &format!("this node does not connect to {endpoint}")))
-            }
+            Endpoint::Unix(path) => self.connect_unix(session, path).map(Some),
             Endpoint::Tcp(_) | Endpoint::Listen(_) => Ok(None),
         });
         let (answer, socket) = match reached {

@@ -74,8 +74,19 @@ impl TestLink {
         self.forward_wish(node, ForwardWish { endpoints, dynamic, purpose, ..ForwardWish::default() }).await
     }
 
-    /// Opens a forward session.
-    pub(crate) async fn forward_wish(&self, node: &str, forward: ForwardWish) -> Result<PortClient, Refused> {
+    /// Opens a forward session that acts as an OS user.
+    pub(crate) async fn forward_as(
+        &self,
+        node: &str,
+        endpoints: &[&str],
+        os_user: &str,
+    ) -> Result<PortClient, Refused> {
+        let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
+        let (os_user, purpose) = (os_user.to_owned(), "test".to_owned());
+        self.forward_wish(node, ForwardWish { endpoints, dynamic: false, os_user, purpose }).await
+    }
+
+    async fn forward_wish(&self, node: &str, forward: ForwardWish) -> Result<PortClient, Refused> {
         let forward = Some(forward);
         self.session(OpenSession { target: node.to_owned(), forward, ..OpenSession::default() }).await
     }

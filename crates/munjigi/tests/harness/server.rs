@@ -276,6 +276,15 @@ impl TestAgent {
         self.node = node;
     }
 
+    /// Runs the agent (again) by a program that ends by running it, until it is online.
+    pub(crate) fn run_under(&mut self, program: &[&str]) {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(binary()).args(["agent", "run", "--data-dir"]).arg(&self.data_dir);
+        let (process, node) = Running::start(&mut command, "online ");
+        self.process = Some(process);
+        self.node = node;
+    }
+
     /// Stops the agent in order.
     pub(crate) fn stop(&mut self) {
         drop(self.process.take());

@@ -289,7 +289,11 @@ impl PortSession {
             match hear(&mut reader, FrameSet::ANSWER).await.ok_or_else(not_connected)? {
                 Frame::Accepted(accepted) => {
                     let (stream, early) = reader.into_parts();
-                    Ok((stream, early, address(*accepted)))
+                    let address = match endpoint.tcp() {
+                        Some(_) => address(*accepted),
+                        None => endpoint.to_string(),
+                    };
+                    Ok((stream, early, address))
                 }
                 Frame::Refused(refused) => Err(from_node(refused)),
                 // FrameSet::ANSWER lets nothing else through.

@@ -1,7 +1,7 @@
 //! The agent on a node: two processes that dial out, verify grants and run programs (design.md sections 1 to 3).
 //!
 //! The privileged half ([`run`]) starts programs and talks to nobody outside; the link half ([`link_half_main`]) talks
-//! to the server and can start nothing. Nothing here listens on the network.
+//! to the server and can start nothing. Nothing here listens on the network, but for what a verified grant names.
 
 mod call;
 mod clock;
@@ -14,6 +14,7 @@ mod identity;
 mod inventory;
 mod keeper;
 mod link_half;
+mod listener;
 mod lock;
 mod register;
 mod ring;
@@ -36,7 +37,8 @@ pub struct RunOptions {
 /// mi-…` on standard output once the link stands.
 ///
 /// Call it while the process has one thread: it starts copies of itself. The program must lead `agent link-half` to
-/// [`link_half_main`] and `agent copy-worker` to [`copy_worker_main`]; the agent runs it again that way.
+/// [`link_half_main`], `agent copy-worker` to [`copy_worker_main`] and `agent listener` to [`listener_main`]; the agent
+/// runs it again that way.
 pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
 }
@@ -51,6 +53,11 @@ pub fn keys_socket(data_dir: &Path) -> anyhow::Result<PathBuf> {
 /// Runs the link half; only the agent itself starts it, as `agent link-half`.
 pub fn link_half_main() -> anyhow::Result<()> {
     link_half::run()
+}
+
+/// Listens on the node for a session; only the agent itself starts it, as `agent listener`.
+pub fn listener_main() -> anyhow::Result<()> {
+    listener::run()
 }
 
 /// Reads or writes the files of one copy; only the agent itself starts it, as `agent copy-worker`.

@@ -131,7 +131,8 @@ fn a_session_reaches_the_endpoints_that_it_was_started_for_and_a_dynamic_one_oth
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"?");
         assert_eq!(details["sha256In"], hex::encode(hash), "{event}");
     }
-    let refused: Vec<_> = of_session(&opened, &id).into_iter().filter(|event| event.get("errorCode").is_some()).collect();
+    let refused: Vec<_> =
+        of_session(&opened, &id).into_iter().filter(|event| event.get("errorCode").is_some()).collect();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0]["errorCode"], "AccessDeniedException");
     assert_eq!(of_session(&ended, &id)[0]["additionalEventData"]["connections"]["opened"], 2);
@@ -222,21 +223,13 @@ fn each_refusal_has_its_own_code_message_and_event() {
         let session = forward(&link, &[], true).await.unwrap();
         let (mut said, mut slow) = (Vec::new(), None);
         // A listener whose queue is full answers nobody. What the system lets into it first is its own affair.
-        let full = nix::sys::socket::socket(
-            nix::sys::socket::AddressFamily::Inet,
-            nix::sys::socket::SockType::Stream,
-            nix::sys::socket::SockFlag::empty(),
-            None,
-        )
-        .unwrap();
-        let any = nix::sys::socket::SockaddrIn::new(127, 0, 0, 1, 0);
-        nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&full), &any).unwrap();
-        nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
-        let at: nix::sys::socket::SockaddrIn =
-            nix::sys::socket::getsockname(std::os::fd::AsRawFd::as_raw_fd(&full)).unwrap();
+        let full = tokio::net::TcpSocket::new_v4().unwrap();
+        full.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let full = full.listen(1).unwrap();
+        let at = full.local_addr().unwrap();
         let mut filling = Vec::new();
         for _ in 0..8 {
-            let connecting = tokio::net::TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], at.port())));
+            let connecting = tokio::net::TcpStream::connect(at);
             match timeout(Duration::from_secs(2), connecting).await {
                 Ok(connected) => filling.push(connected),
                 Err(_) => {
@@ -252,10 +245,31 @@ fn each_refusal_has_its_own_code_message_and_event() {
             (format!(":{own}"), "DestinationDenied"),
         ];
         for form in [
-            "169.254.169.254", "[::ffff:169.254.169.254]", "[::169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]",
-            "[fe80::1]", "[fec0::1]", "[fd00:ec2::254]", "[fd00:ec2::253]", "100.100.100.200", "168.63.129.16", "192.0.0.192",
-            "224.0.0.1", "[ff02::1]", "[::ffff:224.0.0.1]", "255.255.255.255", "240.0.0.1", "0.0.0.0", "[::]", "2852039166",
-            "0xa9fea9fe", "0251.0376.0251.0376", "127.1", "2130706433", "0x7f000001",
+            "169.254.169.254",
+            "[::ffff:169.254.169.254]",
+            "[::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::1]",
+            "[fe80::1]",
+            "[fec0::1]",
+            "[fd00:ec2::254]",
+            "[fd00:ec2::253]",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "224.0.0.1",
+            "[ff02::1]",
+            "[::ffff:224.0.0.1]",
+            "255.255.255.255",
+            "240.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "2852039166",
+            "0xa9fea9fe",
+            "0251.0376.0251.0376",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
         ] {
             cases.push((format!("{form}:80"), "DestinationDenied"));
         }
@@ -277,7 +291,8 @@ fn each_refusal_has_its_own_code_message_and_event() {
     let opened = of_session(&opened, &id);
     for (endpoint, code, message) in &said {
         let event = opened.iter().find(|event| {
-            let asked = event["requestParameters"]["endpoint"].as_str().unwrap().parse::<munjigi_core::endpoint::Endpoint>();
+            let asked =
+                event["requestParameters"]["endpoint"].as_str().unwrap().parse::<munjigi_core::endpoint::Endpoint>();
             asked.unwrap() == shown(endpoint)
         });
         let event = event.unwrap_or_else(|| panic!("{endpoint} is not in the trail"));
@@ -342,11 +357,13 @@ fn a_connection_ends_when_its_permission_goes_and_the_session_when_its_start_wou
         let allow = |ports: &[u16], dynamic: bool| {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             let condition = json!({ "NumericEquals": { "munjigi:DestinationPort": ports } });
-            let open = json!({ "Effect": "Allow", "Action": "munjigi:OpenForward", "Resource": "*", "Condition": condition });
+            let open =
+                json!({ "Effect": "Allow", "Action": "munjigi:OpenForward", "Resource": "*", "Condition": condition });
             let effect = if dynamic { "Allow" } else { "Deny" };
             json!([open, { "Effect": effect, "Action": "munjigi:OpenDynamicForward", "Resource": "*" }])
         };
-        let listeners = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let listeners =
+            [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [one, two] = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap().port());
         let (key, secret) = user(&server, "alice", &allow(&[one, two], true));
         let link = TestLink::dial_as(&server, &key, &secret).await;
@@ -496,7 +513,8 @@ fn a_name_that_changes_what_it_stands_for_is_judged_each_time_by_what_is_connect
 
 /// Returns an address of this machine that is not its loopback.
 fn own_address() -> Option<IpAddr> {
-    let addresses = nix::ifaddrs::getifaddrs().ok()?;
-    let v4 = addresses.filter_map(|one| one.address?.as_sockaddr_in().map(|at| at.ip()));
-    v4.into_iter().find(|ip| !ip.is_loopback() && !ip.is_link_local()).map(IpAddr::V4)
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: it only chooses the address that a packet would come from.
+    socket.connect("198.51.100.1:9").ok()?;
+    socket.local_addr().ok().map(|at| at.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }

@@ -27,6 +27,8 @@ pub(crate) use trail::{Asked, Trail, closed, flush, keep, opened, refused};
 pub(crate) const DYNAMIC: &str = "munjigi:OpenDynamicForward";
 const OPEN: &str = "munjigi:OpenForward";
 const REVERSE: &str = "munjigi:OpenReverseForward";
+/// On an address that others reach: not with the right to listen at all, but with one of its own.
+const REVERSE_NETWORK: &str = "munjigi:OpenReverseForwardToNetwork";
 const UPLOAD: &str = "munjigi:UploadFile";
 const DOWNLOAD: &str = "munjigi:DownloadFile";
 const ADDRESS: &str = "munjigi:DestinationAddress";
@@ -64,7 +66,8 @@ impl<'a> Reaching<'a> {
     pub(crate) fn action(self) -> &'static str {
         match self.endpoint {
             Endpoint::Tcp(_) | Endpoint::Unix(_) => OPEN,
-            Endpoint::Listen(_) => REVERSE,
+            Endpoint::Listen(at) if at.socket().ip().to_canonical().is_loopback() => REVERSE,
+            Endpoint::Listen(_) => REVERSE_NETWORK,
             Endpoint::Upload(_) => UPLOAD,
             Endpoint::Download(_) => DOWNLOAD,
         }

@@ -178,7 +178,7 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
 async fn connect_port(attached: Attached, wish: Connect, opened: &Opened, ports: &Ports) {
     let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| opened.sessions.get(&id));
     match handle.as_ref().and_then(|handle| handle.port()) {
-        Some(port) => ports.serve(attached, port, wish, &opened.spawn, &opened.lanes).await,
+        Some(port) => ports.serve(attached, port, wish, &opened.spawn, &opened.lanes, &opened.opener).await,
         None => refuse(attached, refusal("SessionEnded", "this node has no such port session")).await,
     }
 }

@@ -4,6 +4,7 @@
 //! standard input; what it may ask for stands in [`crate::halves`].
 
 mod dialing;
+mod listening;
 mod logins;
 mod near;
 mod port;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ use munjigi_core::id::SessionId;
 use munjigi_core::wire::message::{Accepted, Connect, Resolved};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::relay::relay;
-use munjigi_link::{LaneDialer, LaneToken, MovingStream};
+use munjigi_link::{LaneDialer, LaneToken, MovingStream, Opener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::listening;
 use super::near::Near;
 use super::reach::{self, Reach};
 use super::session::Attached;
@@ -57,6 +59,16 @@ impl Port {
     pub(crate) fn new(id: SessionId, first: Vec<Endpoint>) -> Self {
         let permits = Arc::new(Semaphore::new(MAX_OF_SESSION));
         Self { id, first, known: Mutex::default(), permits, over: CancellationToken::new() }
+    }
+
+    /// Returns the session.
+    pub(super) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Returns what is cancelled when the session is over.
+    pub(super) fn over(&self) -> &CancellationToken {
+        &self.over
     }
 
     /// Cuts all connections; no further one is made.
@@ -96,12 +108,14 @@ impl Port {
 pub(crate) struct Ports {
     reach: Reach,
     permits: Arc<Semaphore>,
+    last_listener: AtomicU64,
 }
 
 impl Ports {
     /// Takes this node's rules and the server's address.
     pub(crate) fn new(rules: Destinations, server: &Url) -> Self {
-        Self { reach: Reach::new(rules, server), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { reach: Reach::new(rules, server), permits, last_listener: AtomicU64::new(0) }
     }
 
     /// Finds out where the server is now: its addresses are refused to port sessions.
@@ -113,11 +127,17 @@ impl Ports {
     pub(crate) async fn serve(
         &self,
         mut attached: Attached,
-        port: &Port,
+        port: &Arc<Port>,
         wish: Connect,
         spawn: &SpawnClient,
         lanes: &LaneDialer,
+        opener: &Opener,
     ) {
+        if let Ok(Endpoint::Listen(at)) = port.endpoint(&wish) {
+            let number = self.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
+            let (at, grant) = ((at, number), wish.grant.to_vec());
+            return listening::serve(attached, port.clone(), at, grant, spawn, opener, &self.permits).await;
+        }
         let lane = LaneToken::from_bytes(&wish.lane);
         let many = |whose: &str| {
             let message = format!("{whose} has as many connections as it can hold; close some");
@@ -176,9 +196,8 @@ impl Ports {
                 let socket = socket.ok_or_else(|| failed(&"the privileged half sent no socket"))?;
                 return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, endpoint.to_string()));
             }
-            Endpoint::Listen(_) => {
-                return Err(refusal("UnsupportedOperation", format!("nothing can be connected to at {endpoint}")));
-            }
+            // Served by `listening`.
+            Endpoint::Listen(_) => return Err(failed(&format!("nothing can be connected to at {endpoint}"))),
         };
         if !port.knows(destination) {
             let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
@@ -219,7 +238,7 @@ async fn reveal(attached: &mut Attached, addresses: &[std::net::SocketAddr]) -> 
 
 /// Carries bytes both ways until both directions have ended. What breaks on one side breaks on the other: a socket is
 /// closed with a reset, a stream by being dropped.
-async fn carry(mut stream: MovingStream, mut socket: Near, address: &str, over: &CancellationToken) {
+pub(super) async fn carry(mut stream: MovingStream, mut socket: Near, address: &str, over: &CancellationToken) {
     let carried = over.run_until_cancelled(relay(&mut stream, &mut socket));
     let carried = carried.await.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()));
     if let Err(error) = carried {

@@ -142,16 +142,21 @@ pub(super) async fn handed(endpoint: &Endpoint, handing: OwnedFd) -> Result<Owne
     let lost = || refusal("InternalServerError", format!("the node could not connect to {endpoint}"));
     let handing = sys::watched(handing, Interest::READABLE).map_err(|_| lost())?;
     let mut number = [0; 4];
-    let received = timeout(CONNECT_LIMIT, handing.async_io(Interest::READABLE, |fd| {
-        sys::receive_with_descriptors(fd, &mut [IoSliceMut::new(&mut number)]).map_err(io::Error::from)
-    }));
+    let received = timeout(
+        CONNECT_LIMIT,
+        handing.async_io(Interest::READABLE, |fd| {
+            sys::receive_with_descriptors(fd, &mut [IoSliceMut::new(&mut number)]).map_err(io::Error::from)
+        }),
+    );
     let timed_out = || failure(endpoint, &io::ErrorKind::TimedOut.into());
     let (count, mut descriptors) = received.await.map_err(|_| timed_out())?.map_err(|_| lost())?;
     match (i32::from_be_bytes(number), descriptors.pop()) {
         (0, Some(socket)) if count == number.len() => Ok(socket),
         // Nothing was sent: the copy that was to connect was ended.
         (0, _) => Err(timed_out()),
-        (libc::ENOENT | libc::ENOTDIR, _) => Err(refusal("HostNotFound", format!("there is no {endpoint} on the node"))),
+        (libc::ENOENT | libc::ENOTDIR, _) => {
+            Err(refusal("HostNotFound", format!("there is no {endpoint} on the node")))
+        }
         (libc::EACCES | libc::EPERM, _) => {
             let message = format!("the session's OS user may not connect to {endpoint}");
             Err(refusal("DestinationDenied", message))

@@ -41,7 +41,8 @@ impl SpawnHalf {
             Some(rest) => account.home.join(rest.trim_start_matches('/')),
             None => PathBuf::from(path.as_str()),
         };
-        let failed = |what: &str, errno: Errno| Refusal::failed("StartFailed", &format!("the node could not {what}: {errno}"));
+        let failed =
+            |what: &str, errno: Errno| Refusal::failed("StartFailed", &format!("the node could not {what}: {errno}"));
         let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| failed("make a socket", errno))?;
         match sys::fork().map_err(|errno| failed("start a process", errno))? {
@@ -59,7 +60,8 @@ impl SpawnHalf {
 
     /// Returns the account of a session's OS user, if it may be used now.
     pub(super) fn session_account(&self, id: &SessionId) -> Result<Account, Refusal> {
-        let over = || Refusal { code: "SessionEnded", reason: "SessionEnded", message: "the session is over".to_owned() };
+        let over =
+            || Refusal { code: "SessionEnded", reason: "SessionEnded", message: "the session is over".to_owned() };
         let session = self.sessions.get(id).ok_or_else(over)?;
         let privileged = session.granted.as_ref().is_some_and(super::reach::Granted::privileged);
         let allowed = self.config.allowed_users.as_deref();
@@ -97,12 +99,8 @@ fn connect_to(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let address = UnixAddr::new(path)?;
     let until = Instant::now() + PATIENCE;
     loop {
-        let socket = socket(
-            AddressFamily::Unix,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            None,
-        )?;
+        let socket =
+            socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
         match connect(socket.as_raw_fd(), &address) {
             Ok(()) => return Ok(socket),
             // The listener's queue is full.

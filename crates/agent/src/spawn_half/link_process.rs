@@ -147,7 +147,7 @@ impl LinkProcess {
 }
 
 /// Returns whom the link half becomes; `None` without root: it stays this user, in a process of its own.
-fn identity(user: Option<&str>) -> anyhow::Result<Option<Identity>> {
+pub(super) fn identity(user: Option<&str>) -> anyhow::Result<Option<Identity>> {
     if !Uid::effective().is_root() {
         return Ok(None);
     }

@@ -16,6 +16,7 @@ mod default_user;
 mod key_socket;
 mod keys;
 mod link_process;
+mod listening;
 mod login_log;
 mod login_records;
 mod processes;

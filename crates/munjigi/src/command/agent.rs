@@ -88,6 +88,9 @@ enum AgentCommand {
     /// Reads or writes the files of one copy; started by the agent itself
     #[command(hide = true)]
     CopyWorker,
+    /// Listens on the node for a session; started by the agent itself
+    #[command(hide = true)]
+    Listener,
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -117,6 +120,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         }),
         AgentCommand::LinkHalf => {
             munjigi_agent::link_half_main()?;
+            Ok(Finish::Done)
+        }
+        AgentCommand::Listener => {
+            munjigi_agent::listener_main()?;
             Ok(Finish::Done)
         }
         AgentCommand::CopyWorker => {

@@ -18,6 +18,7 @@ pub(crate) mod door_link;
 pub mod facts;
 mod forward;
 pub mod hub;
+pub(crate) mod incoming;
 pub mod inspect;
 pub(crate) mod lanes;
 pub mod launch;
@@ -86,6 +87,8 @@ pub struct Gateway {
     pub(crate) aws: node_aws::AwsNodes,
     /// Streams that wait for a lane.
     pub(crate) lanes: Arc<lanes::Lanes>,
+    /// Ports on which nodes listen for sessions.
+    pub(crate) listeners: incoming::Listeners,
     /// Wishes granted lately.
     pub starts: starts::Starts,
     /// Certificates with which targets are stood for.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::Endpoint;
-use munjigi_core::wire::message::{Accepted, Connect, EndpointWish, Go, MAX_RESOLVED, Open, Refused, Resolved, open};
+use munjigi_core::wire::message::{Connect, EndpointWish, Go, MAX_RESOLVED, Open, Refused, Resolved, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FrameReader;
 use tokio::io::AsyncWriteExt as _;
@@ -159,6 +159,19 @@ impl PortSession {
         }
     }
 
+    /// Takes a connection that somebody made to a port on which the node listens for the session.
+    pub(super) fn incoming(
+        &self,
+        endpoint: &Endpoint,
+        stream: NodeStream,
+        early: BytesMut,
+        address: &str,
+    ) -> Result<PortStream, PortError> {
+        let address = cut_address(address);
+        let connection = self.ledger.opened(self.ledger.attempt()?, endpoint, &address)?;
+        Ok(PortStream::new(stream, early, address, connection, self.ledger.clone()))
+    }
+
     async fn make(&self, endpoint: &Endpoint, asker: Option<(&Caller, &RequestMeta)>) -> Result<PortStream, PortError> {
         let facts = &self.handle.facts;
         let asked = asker.map(|(caller, request)| Asked { caller, request, facts });
@@ -172,10 +185,11 @@ impl PortSession {
             Err(error) => Err(error.clone()),
         };
         match (made, attempt) {
-            (Ok((stream, early, address)), Ok(attempt)) => {
+            (Ok(Opened { stream, early, address, listener }), Ok(attempt)) => {
                 let number = attempt.number();
                 let connection = self.ledger.opened(attempt, endpoint, &address)?;
                 let stream = PortStream::new(stream, early, address, connection, self.ledger.clone());
+                let stream = stream.with_listener(listener);
                 if let Some(asked) = asked {
                     let to = endpoint.to_string();
                     forwarding::opened(&self.server, asked, number, &to, stream.address()).await;
@@ -289,11 +303,12 @@ impl PortSession {
             match hear(&mut reader, FrameSet::ANSWER).await.ok_or_else(not_connected)? {
                 Frame::Accepted(accepted) => {
                     let (stream, early) = reader.into_parts();
-                    let address = match endpoint.tcp() {
-                        Some(_) => address(*accepted),
-                        None => endpoint.to_string(),
+                    let listener = accepted.listener;
+                    let address = match endpoint {
+                        Endpoint::Tcp(_) | Endpoint::Listen(_) => cut_address(&accepted.address),
+                        Endpoint::Unix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => endpoint.to_string(),
                     };
-                    Ok((stream, early, address))
+                    Ok(Opened { stream, early, address, listener })
                 }
                 Frame::Refused(refused) => Err(from_node(refused)),
                 // FrameSet::ANSWER lets nothing else through.
@@ -325,8 +340,17 @@ impl PortSession {
     }
 }
 
-/// A stream on which a connection's bytes travel, what came behind the node's answer, and where the node connected to.
-type Opened = (NodeStream, BytesMut, String);
+/// What the node has opened.
+struct Opened {
+    /// On which the connection's bytes travel.
+    stream: NodeStream,
+    /// What came behind the node's answer.
+    early: BytesMut,
+    /// Where the node connected to, or listens.
+    address: String,
+    /// Number of the listener, if it listens.
+    listener: u64,
+}
 
 async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame) -> Option<()> {
     let mut bytes = BytesMut::new();
@@ -353,8 +377,8 @@ fn answer(verdict: &Result<Vec<String>, PortError>) -> Frame {
 }
 
 /// Takes a node's word for the address, cut to what addresses have; it is for recording and trail.
-fn address(accepted: Accepted) -> String {
-    accepted.address.chars().filter(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).take(64).collect()
+fn cut_address(address: &str) -> String {
+    address.chars().filter(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).take(64).collect()
 }
 
 /// Cuts a node's refusal to a word and a line, without anything that moves a cursor (T-69).

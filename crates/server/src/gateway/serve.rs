@@ -16,7 +16,7 @@ use munjigi_core::wire::message::{
     Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::{Connection, Stream};
+use munjigi_link::{Connection, Opener, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream};
-use super::{close_in_background, inspect, ports, watch_stream};
+use super::{close_in_background, incoming, inspect, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -62,12 +62,13 @@ pub async fn client(server: Arc<Server>, mut connection: Connection, caller: Cal
         let (Some(stream), Some(caller)) = (stream, server.identities.present(&caller)) else { break };
         let (server, request) = (server.clone(), request.again());
         let tasks = server.tasks.clone();
-        tasks.spawn(async move { client_stream(&server, &caller, request, stream).await });
+        let opener = connection.opener();
+        tasks.spawn(async move { client_stream(&server, &caller, request, stream, opener).await });
     }
     connection.close().await;
 }
 
-async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: Stream) {
+async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stream: Stream, opener: Opener) {
     let mut stream = FrameStream::of_link(stream);
     let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
     let wish = match opened {
@@ -82,7 +83,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
         },
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
         Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
-        Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish).await,
+        Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish, opener).await,
         Some(
             open::Wish::Start(_)
             | open::Wish::Rejoin(_)
@@ -232,7 +233,14 @@ async fn attach(server: &Arc<Server>, caller: &Caller, request: RequestMeta, str
 }
 
 /// Makes a connection of the caller's port session and carries it; only its owner reaches it.
-async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, stream: FrameStream, wish: &Connect) {
+async fn connect(
+    server: &Arc<Server>,
+    caller: &Caller,
+    request: &RequestMeta,
+    stream: FrameStream,
+    wish: &Connect,
+    opener: Opener,
+) {
     let handle = SessionId::parse(&wish.session_id).ok().and_then(|id| server.gateway.session(&id));
     let session = handle.as_ref().and_then(|handle| PortSession::of(server, handle));
     let Some(session) = session else {
@@ -248,6 +256,7 @@ async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, s
         Ok(endpoint) => endpoint,
         Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
     };
+    let listen = endpoint.clone().filter(|endpoint| matches!(endpoint, Endpoint::Listen(_)));
     let connection = match session.connect_to(endpoint, caller, request).await {
         Ok(connection) => connection,
         Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
@@ -259,6 +268,9 @@ async fn connect(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, s
         },
         None => None,
     };
+    // For as long as the stream lasts, who connects there is offered to this client.
+    let _registered =
+        listen.map(|listen| incoming::register(server, facts.id.clone(), connection.listener(), opener, listen));
     accept_connection(server, owner, stream, &session, connection, eyes).await;
 }
 
@@ -276,6 +288,7 @@ async fn accept_connection(
     let accepted = Accepted {
         session_id: session.handle().facts.id.to_string(),
         address: connection.address().to_owned(),
+        listener: connection.listener(),
         lane: token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default(),
         ..Accepted::default()
     };
@@ -425,10 +438,11 @@ pub async fn node(server: Arc<Server>, mut connection: Connection, node: Authent
 }
 
 async fn node_stream(server: &Arc<Server>, node: &NodeId, stream: Stream) {
-    let mut stream = FrameStream::new(stream);
+    let mut stream = FrameStream::of_link(stream);
     let opened = tokio::time::timeout(OPEN_LIMIT, stream.reader.read(FrameSet::OPENING)).await;
     let Ok(Ok(Some(Frame::Open(open)))) = opened else { return };
     match open.wish {
+        Some(open::Wish::Incoming(wish)) => incoming::serve(server, node, stream, wish).await,
         Some(open::Wish::Rejoin(rejoin)) => rejoined(server, node, stream, rejoin).await,
         Some(open::Wish::Logins(logins)) => logins_reported(server, node, stream, logins).await,
         _ => {}

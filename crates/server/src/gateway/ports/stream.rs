@@ -27,6 +27,7 @@ pub struct PortStream {
     read_ended: bool,
     write_ended: bool,
     broken: Option<String>,
+    listener: u64,
 }
 
 const READING: usize = 0;
@@ -35,7 +36,29 @@ const WRITING: usize = 1;
 impl PortStream {
     pub(super) fn new(raw: NodeStream, early: BytesMut, address: String, live: Arc<Live>, ledger: Arc<Ledger>) -> Self {
         let over = [(); 2].map(|()| Box::pin(live.cut().clone().cancelled_owned()));
-        Self { raw, early, address, live, ledger, over, read_ended: false, write_ended: false, broken: None }
+        Self {
+            raw,
+            early,
+            address,
+            live,
+            ledger,
+            over,
+            read_ended: false,
+            write_ended: false,
+            broken: None,
+            listener: 0,
+        }
+    }
+
+    /// Names the listener that this stream stands for.
+    pub(super) fn with_listener(mut self, listener: u64) -> Self {
+        self.listener = listener;
+        self
+    }
+
+    /// Returns the node's number of the listener that this stream stands for; 0 for any other connection.
+    pub fn listener(&self) -> u64 {
+        self.listener
     }
 
     /// Returns the connection's number in its session.

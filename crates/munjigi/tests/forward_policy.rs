@@ -435,6 +435,79 @@ fn a_socket_of_the_node_is_reached_as_the_os_user() {
     });
 }
 
+#[test]
+fn a_node_listens_for_a_session_where_policy_grants_it_by_name() {
+    let server = TestServer::start();
+    let agent = server.agent("web-1");
+    let id = block_on(async {
+        let statements = json!([
+            { "Effect": "Allow", "Action": ["munjigi:OpenForward", "munjigi:OpenDynamicForward"], "Resource": "*" },
+            { "Effect": "Allow", "Action": "munjigi:OpenReverseForward", "Resource": "*",
+              "Condition": { "IpAddress": { "munjigi:ListenAddress": "127.0.0.1/32" } } },
+        ]);
+        let (key, secret) = user(&server, "alice", &statements);
+        let mut link = TestLink::dial_as(&server, &key, &secret).await;
+        let session = forward(&link, &["listen:127.0.0.1:0"], true).await.unwrap();
+        // Another loopback address by the condition, the network by the missing action.
+        for other in ["listen:[::1]:0", "listen:0.0.0.0:0", "listen:192.0.2.1:0"] {
+            assert_eq!(heard_code(&link, &session.id, other).await, "AccessDeniedException", "{other}");
+        }
+        let (held, accepted) = link.reach(&session.id, "listen:127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = accepted.address.parse().unwrap();
+        assert!(address.ip().is_loopback() && address.port() != 0 && accepted.listener != 0, "{accepted:?}");
+        // The halves themselves listen nowhere.
+        for half in [agent.spawn_half(), agent.link_half()] {
+            assert!(!listens(half, address.port()), "{half}");
+        }
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (incoming, mut stream) = link.incoming().await;
+        assert_eq!((&incoming.session_id, incoming.listener), (&session.id, accepted.listener));
+        assert_eq!(incoming.address, socket.local_addr().unwrap().to_string());
+        socket.write_all(b"ping").await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "ping");
+        stream.write_all(b"pong").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "pong");
+        // A port that is taken is refused with its reason.
+        let taken = link.reach(&session.id, &format!("listen:{address}")).await.map(|_| ()).unwrap_err();
+        assert_eq!(taken.code, "ConnectionRefused", "{}", taken.message);
+        // The node listens for as long as the stream lasts.
+        drop(held);
+        let gone = async {
+            while tokio::net::TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(120), gone).await.unwrap();
+        let id = session.id.clone();
+        session.end().await;
+        id
+    });
+    let opened = events(&server, "OpenConnection", |events| of_session(events, &id).len() >= 5);
+    let refused = of_session(&opened, &id).into_iter().filter(|event| event["errorCode"] == "AccessDeniedException");
+    assert_eq!(refused.count(), 3);
+}
+
+/// Tells whether a process holds a listening socket at a port.
+fn listens(process: nix::unistd::Pid, port: u16) -> bool {
+    let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).unwrap_or_default();
+    let wanted = format!(":{port:04X}");
+    let sockets: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|row| row.get(1).is_some_and(|at| at.ends_with(&wanted)) && row.get(3) == Some(&"0A"))
+        .filter_map(|row| row.get(9).map(|inode| format!("socket:[{inode}]")))
+        .collect();
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    let held = descriptors.filter_map(|one| std::fs::read_link(one.ok()?.path()).ok());
+    held.into_iter().any(|one| sockets.iter().any(|socket| one.to_string_lossy() == *socket))
+}
+
 async fn heard_code(link: &TestLink, session: &str, to: &str) -> String {
     link.reach(session, to).await.map(|_| ()).unwrap_err().code
 }

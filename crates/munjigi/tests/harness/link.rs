@@ -8,7 +8,7 @@ use munjigi_core::sigv4::{self, Credentials, SecretKey};
 use munjigi_core::time::Timestamp;
 use munjigi_core::wire::hello::{Hello, Role, VERSION_MAX, VERSION_MIN};
 use munjigi_core::wire::message::{
-    Accepted, Connect, End, EndpointWish, ForwardWish, Open, OpenSession, PortWish, Refused, open,
+    Accepted, Connect, End, EndpointWish, ForwardWish, Incoming, Open, OpenSession, PortWish, Refused, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
@@ -127,6 +127,19 @@ impl TestLink {
     pub(crate) async fn reach(&self, session: &str, to: &str) -> Result<(Stream, Accepted), Refused> {
         let (session_id, endpoint) = (session.to_owned(), Some(endpoint(to)));
         self.wish(Connect { session_id, endpoint, ..Connect::default() }).await
+    }
+
+    /// Takes up the next connection that somebody makes to a port on which a node listens for this client.
+    pub(crate) async fn incoming(&mut self) -> (Incoming, Stream) {
+        let mut reader = FrameReader::new(self.0.connection.accept().await.unwrap());
+        let Frame::Open(open) = reader.read(FrameSet::OPENING).await.unwrap().unwrap() else { panic!("no open") };
+        let Some(open::Wish::Incoming(incoming)) = open.wish else { panic!("{open:?}") };
+        let mut answer = BytesMut::new();
+        Frame::Accepted(Box::default()).encode(&mut answer).unwrap();
+        let stream = reader.get_mut();
+        stream.write_all(&answer).await.unwrap();
+        stream.flush().await.unwrap();
+        (incoming, reader.into_parts().0)
     }
 
     async fn wish(&self, wish: Connect) -> Result<(Stream, Accepted), Refused> {

@@ -153,9 +153,9 @@ impl PortSession {
         };
         let named = facts.endpoints.contains(&endpoint);
         match &facts.forward {
-            Some(forward) if named || forward.dynamic => self.make(&endpoint, Some((caller, request))).await,
+            Some(_) => self.make(&endpoint, Some((caller, request))).await,
             None if named => self.make(&endpoint, None).await,
-            _ => Err(PortError::NotNamed(endpoint)),
+            None => Err(PortError::NotNamed(endpoint)),
         }
     }
 
@@ -222,6 +222,10 @@ impl PortSession {
     ) -> Result<Opened, PortError> {
         let mut reveal = None;
         if let Some(asked) = asked {
+            let dynamic = asked.facts.forward.as_ref().is_some_and(|forward| forward.dynamic);
+            if !dynamic && !asked.facts.endpoints.contains(endpoint) {
+                return Err(PortError::NotNamed(endpoint.clone()));
+            }
             let hangs_on_address = self.judge(self.reaching(endpoint), asked, decided).await?;
             reveal = hangs_on_address.then_some(asked);
         }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -41,10 +42,27 @@ const RETRY_FACTOR: u64 = 16;
 /// How long the other end may take to say that it is ready.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(10);
 
+/// Most lanes that one dialler dials at once.
+const DIALED_AT_ONCE: usize = 8;
+
 /// Dials a lane for the stream of a token.
 pub type LaneDialer = Arc<dyn Fn(LaneToken) -> LaneDialing + Send + Sync>;
 /// The dialling of a lane.
 pub type LaneDialing = Pin<Box<dyn Future<Output = Result<Lane, DialError>> + Send>>;
+
+/// Lets a dialler dial so many lanes at once that a burst of bulk is no flood to the server, where a connection that has
+/// not proved itself yet is one of few (T-91). The others wait for their turn.
+pub fn in_turn(dial: LaneDialer) -> LaneDialer {
+    let turns = Arc::new(Semaphore::new(DIALED_AT_ONCE));
+    Arc::new(move |token| {
+        let (turns, dial) = (Arc::clone(&turns), Arc::clone(&dial));
+        Box::pin(async move {
+            // Never closed, so it only waits.
+            let _turn = turns.acquire().await;
+            dial(token).await
+        })
+    })
+}
 
 /// Where a stream waits for its lane. The accepting end registers it under a token.
 #[derive(Default)]

@@ -14,6 +14,7 @@ use munjigi_link::backoff::Backoff;
 use munjigi_link::connection::Limits;
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
 use munjigi_link::lane_upgrade::dial_lane;
+use munjigi_link::moving::in_turn;
 use munjigi_link::tls::PinnedRoots;
 use munjigi_link::{LaneDialer, LaneToken, Opener, Stream};
 use tokio::time::{sleep, timeout};
@@ -90,10 +91,10 @@ fn lane_dialer(options: &DialOptions, configure: &Configure, spawn: &Arc<SpawnCl
     let (options, node, spawn) = (options.clone(), configure.node.to_string(), Arc::clone(spawn));
     // Its sessions do not matter on a lane: the token names the stream.
     let hello = hello(configure, &[]);
-    Arc::new(move |token: LaneToken| {
+    in_turn(Arc::new(move |token: LaneToken| {
         let (options, hello, node, spawn) = (options.clone(), hello.clone(), node.clone(), Arc::clone(&spawn));
         Box::pin(async move { dial_lane(&options, &hello, &token, |upgrade| sign(upgrade, node, spawn)).await })
-    })
+    }))
 }
 
 async fn sign(upgrade: UpgradeToSign, node: String, spawn: Arc<SpawnClient>) -> Result<SignedHeaders, SignError> {

@@ -10,6 +10,7 @@ use munjigi_core::wire::hello::{Hello, Role, VERSION_MAX, VERSION_MIN};
 use munjigi_link::dial::{DialOptions, Dialed, SignError, SignedHeaders, UpgradeToSign, dial};
 use munjigi_link::lane::LANE_HEADER;
 use munjigi_link::lane_upgrade::dial_lane;
+use munjigi_link::moving::in_turn;
 use munjigi_link::tls::PinnedRoots;
 use munjigi_link::{BINDING_HEADER, DialError, HELLO_HEADER, LaneDialer, LaneToken};
 use url::Url;
@@ -68,12 +69,12 @@ fn hello() -> Hello {
 
 /// Makes what dials lanes for streams of this context's links.
 pub(crate) fn lanes(context: Arc<Context>, options: DialOptions) -> LaneDialer {
-    Arc::new(move |token: LaneToken| {
+    in_turn(Arc::new(move |token: LaneToken| {
         let (context, options) = (Arc::clone(&context), options.clone());
         Box::pin(async move {
             dial_lane(&options, &hello(), &token, |request| std::future::ready(sign(&context, &request))).await
         })
-    })
+    }))
 }
 
 fn sign(context: &Context, request: &UpgradeToSign) -> Result<SignedHeaders, SignError> {

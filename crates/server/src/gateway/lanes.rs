@@ -82,17 +82,25 @@ impl Lanes {
     pub(crate) fn expect(self: &Arc<Self>, stream: Stream, owner: LaneOwner) -> (MovingStream, Option<LaneToken>) {
         let Some(token) = LaneToken::random() else { return (MovingStream::staying(stream), None) };
         let berth = Arc::new(Berth::default());
-        let key = Mutex::new(token.digest());
-        let waiting = Arc::new(Waiting { owner, berth: berth.clone(), key, claimed: AtomicBool::new(false) });
-        lock(&self.waiting).insert(token.digest(), waiting.clone());
-        let registration = Registration { lanes: self.clone(), waiting };
+        let registration = self.register(&token, owner, berth.clone());
         (MovingStream::accepting(stream, berth, registration), Some(token))
+    }
+
+    fn register(self: &Arc<Self>, token: &LaneToken, owner: LaneOwner, berth: Arc<Berth>) -> Registration {
+        let key = Mutex::new(token.digest());
+        let waiting = Arc::new(Waiting { owner, berth, key, claimed: AtomicBool::new(false) });
+        lock(&self.waiting).insert(token.digest(), waiting.clone());
+        Registration { lanes: self.clone(), waiting }
     }
 
     /// Gives whoever proved to be `peer` the place of this token's stream, if it is theirs and free.
     pub(super) fn claim(self: &Arc<Self>, token: LaneToken, peer: &Peer) -> Result<Claim, NoLane> {
+        self.claim_as(token, &LaneOwner::of(peer))
+    }
+
+    fn claim_as(self: &Arc<Self>, token: LaneToken, owner: &LaneOwner) -> Result<Claim, NoLane> {
         let waiting = lock(&self.waiting).get(&token.digest()).cloned();
-        let waiting = waiting.filter(|waiting| waiting.owner == LaneOwner::of(peer)).ok_or(NoLane::Unknown)?;
+        let waiting = waiting.filter(|waiting| waiting.owner == *owner).ok_or(NoLane::Unknown)?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| NoLane::Full)?;
         if waiting.claimed.swap(true, Ordering::AcqRel) {
             return Err(NoLane::Unknown);
@@ -146,5 +154,69 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.waiting.claimed.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> LaneOwner {
+        LaneOwner::Node(NodeId::parse(text).unwrap())
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_owner_once_and_as_long_as_its_stream_lives() {
+        let lanes = Arc::new(Lanes::default());
+        let (owner, other) = (node("mi-0123456789abcdef0"), node("mi-0123456789abcdef1"));
+        let token = LaneToken::random().unwrap();
+        let registration = lanes.register(&token, owner.clone(), Arc::default());
+        let claim = |token: &LaneToken, owner: &LaneOwner| lanes.claim_as(token.clone(), owner);
+        assert_eq!(claim(&token, &other).err(), Some(NoLane::Unknown));
+        assert_eq!(claim(&LaneToken::random().unwrap(), &owner).err(), Some(NoLane::Unknown));
+        let client = LaneOwner::Client("mi-0123456789abcdef0".to_owned(), None);
+        assert_eq!(claim(&token, &client).err(), Some(NoLane::Unknown));
+
+        let first = claim(&token, &owner).unwrap();
+        assert_eq!(claim(&token, &owner).err(), Some(NoLane::Unknown), "one is being brought");
+        drop(first);
+        let second = claim(&token, &owner).unwrap();
+        second.used();
+        assert_eq!(claim(&token, &owner).err(), Some(NoLane::Unknown), "it is used up");
+        let next = token.next();
+        claim(&next, &owner).unwrap().used();
+        drop(registration);
+        assert_eq!(claim(&next.next(), &owner).err(), Some(NoLane::Unknown), "its stream is gone");
+        assert!(lock(&lanes.waiting).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_goes_while_its_lane_comes_leaves_nothing_behind() {
+        let lanes = Arc::new(Lanes::default());
+        let owner = node("mi-0123456789abcdef0");
+        let token = LaneToken::random().unwrap();
+        let registration = lanes.register(&token, owner.clone(), Arc::default());
+        let claim = lanes.claim_as(token, &owner).unwrap();
+        drop(registration);
+        claim.used();
+        assert!(lock(&lanes.waiting).is_empty());
+        assert_eq!(lanes.places.available_permits(), MAX_LANES);
+    }
+
+    #[test]
+    fn there_are_no_more_lanes_than_there_may_be() {
+        let lanes = Arc::new(Lanes::default());
+        let owner = node("mi-0123456789abcdef0");
+        let token = LaneToken::random().unwrap();
+        let _registration = lanes.register(&token, owner.clone(), Arc::default());
+        let taken = lanes.places.clone().try_acquire_many_owned(u32::try_from(MAX_LANES).unwrap()).unwrap();
+        assert_eq!(lanes.claim_as(token.clone(), &owner).err(), Some(NoLane::Full));
+        drop(taken);
+        let mut claim = lanes.claim_as(token, &owner).unwrap();
+        let place = claim.place();
+        claim.used();
+        assert_eq!(lanes.places.available_permits(), MAX_LANES - 1, "the lane keeps its place");
+        drop(place);
+        assert_eq!(lanes.places.available_permits(), MAX_LANES);
     }
 }

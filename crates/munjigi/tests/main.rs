@@ -19,6 +19,7 @@ mod aws_ports;
 mod contract;
 mod documents;
 mod faults;
+mod forward;
 mod forward_policy;
 mod independent_client;
 mod instance_connect;

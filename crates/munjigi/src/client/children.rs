@@ -64,7 +64,7 @@ impl Upbringing {
 
 /// Leaves the session and the descriptors of whoever started this process. Call it as [`Upbringing::apply`].
 pub(crate) fn leave() {
-    // Fails only for the leader of a group, which has left the session it was in already.
+    // Fails only for the leader of a group: somebody else has started us, and sees to it.
     let _ = setsid();
     close_inherited();
 }
@@ -114,8 +114,11 @@ impl Helper {
             Life::Background => command.arg("--background"),
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
-        // Ctrl-C is for the program in the session: our helpers are told by us.
-        command.process_group(0);
+        if life == Life::WithUs {
+            // Ctrl-C is for the program in the session: our helpers are told by us. The leader of a group could not
+            // leave the session, which those in the background do themselves.
+            command.process_group(0);
+        }
         let mut child = command.spawn().with_context(|| format!("cannot start the {name}"))?;
         let output = child.stdout.take().context("the helper has no standard output")?;
         let said = tokio::time::timeout(START_LIMIT, wait_for_line(output, ready)).await;

@@ -1,6 +1,6 @@
 //! `munjigi forward`: ports, sockets and proxies of this machine that lead through a node.
 
-mod kept;
+pub(crate) mod kept;
 
 use std::io;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     #[arg(long, overrides_with = "background")]
     background: bool,
     /// List the forwards in the background
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["target", "proxies", "reverse", "stdio", "background"])]
     list: bool,
     /// End a forward in the background, or all of them
     #[arg(long, value_name = "ID|all", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["target", "list"])]

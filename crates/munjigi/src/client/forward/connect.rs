@@ -68,13 +68,8 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     /// Tells whether another session, or the same when its node is back, may be able to connect.
     fn is_of_the_session(&self) -> bool {
-        match self {
-            Self::Refused { code, .. } => {
-                ["TargetNotConnected", "SessionEnded", "DoesNotExistException"].contains(&code.as_str())
-            }
-            Self::Broken(_) => true,
-            Self::Late | Self::Over => false,
-        }
+        let of_the_session = ["TargetNotConnected", "SessionEnded", "DoesNotExistException"];
+        matches!(self, Self::Refused { code, .. } if of_the_session.contains(&code.as_str()))
     }
 }
 
@@ -184,13 +179,17 @@ impl Connector {
                     let Accepted { address, listener, .. } = accepted;
                     return Ok(Connected { far, address, listener, session_id: up.session_id, _place: place });
                 }
-                Err(error) if error.is_of_the_session() && self.wanted.is_some() && Instant::now() < until => {
-                    self.want_another(up.session_id);
-                    // Whichever comes first: the session is elsewhere, or it is time to ask again.
-                    let _ = timeout(AWAY_PAUSE, changes.changed()).await;
+                Err(error @ (ConnectError::Late | ConnectError::Over)) => return Err(error),
+                Err(error) if Instant::now() >= until => return Err(error),
+                // What was said already may have arrived: saying it twice could do it twice.
+                Err(ConnectError::Broken(why)) if early.bytes.is_empty() => {
+                    tracing::debug!(why, "a connection is asked for again");
                 }
+                Err(error) if error.is_of_the_session() && self.wanted.is_some() => self.want_another(up.session_id),
                 Err(error) => return Err(error),
             }
+            // Whichever comes first: the session is elsewhere, or it is time to ask again.
+            let _ = timeout(AWAY_PAUSE, changes.changed()).await;
         }
     }
 

@@ -109,7 +109,7 @@ async fn carry(mut near: Near, place: OwnedSemaphorePermit, connector: Connector
         Lead::Proxy => match proxy::negotiate(near, place, &connector).await? {
             Negotiated::Connected { near, mut connected, early } => {
                 // What came behind the request without waiting for the answer.
-                if connected.far.write_all(&early).await.is_ok() {
+                if connected.far.write_all(&early).await.is_ok() && connected.far.flush().await.is_ok() {
                     copy(near, &mut connected.far).await;
                 } else {
                     near.reset();

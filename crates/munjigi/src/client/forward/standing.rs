@@ -361,16 +361,28 @@ impl Keeper {
         let reason = EndReason::parse(&end.reason);
         let again = match reason {
             Some(EndReason::IdleTimeout) => Again::WhenWanted,
-            Some(EndReason::ClientLost | EndReason::NodeLost | EndReason::AgentDied | EndReason::ServerRestarted) => {
-                Again::Now
-            }
+            // There is no program that could exit: the agent was stopped in good order.
+            Some(
+                EndReason::Exited
+                | EndReason::ClientLost
+                | EndReason::NodeLost
+                | EndReason::AgentDied
+                | EndReason::ServerRestarted,
+            ) => Again::Now,
             // Somebody ended it, or took the right to it away.
             _ => Again::Never,
         };
-        if self.start.is_none() || matches!(again, Again::Never) {
+        if self.start.is_none() {
             return Some(Outcome::of(end));
         }
-        let why = reason.map_or("the session is over", EndReason::sentence);
+        if matches!(again, Again::Never) {
+            // Whatever the node says of its end: it was not what was asked for.
+            return Some(Outcome::Ended { reason, message: end.message, exit: None });
+        }
+        let why = match reason {
+            Some(EndReason::Exited) | None => "the node has ended the session",
+            Some(reason) => reason.sentence(),
+        };
         self.session = None;
         self.accepted = false;
         match again {

@@ -1,5 +1,8 @@
 //! The one connection that is this program's standard input and output.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use bytes::BytesMut;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::session::OutputStream;
@@ -9,6 +12,9 @@ use super::Connector;
 use super::connect::ConnectError;
 use super::serve::COPY_BYTES;
 use crate::client::stdio::{Screen, ScreenError, Source, close_output};
+
+/// How long bytes that were sent after the peer's end may take to reach it.
+const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// What happens when the peer has ended its direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +51,8 @@ pub(crate) async fn stdio(
     let mut source = Source::stdin().map_err(StdioError::Input)?;
     let mut connected = connector.connect(endpoint).await?;
     let (read, mut write) = tokio::io::split(&mut connected.far);
-    let sending = send(&mut source, &mut write);
+    let count = Cell::new(0);
+    let sending = send(&mut source, &mut write, &count);
     tokio::pin!(sending);
     let mut sent = false;
     let receiving = receive(read);
@@ -64,11 +71,20 @@ pub(crate) async fn stdio(
         return Ok(());
     }
     close_output();
-    if sent { Ok(()) } else { sending.await }
+    if sent {
+        return Ok(());
+    }
+    let before = count.get();
+    sending.await?;
+    if count.get() > before {
+        // Nobody says when the peer has it all, and with this program its connection ends.
+        tokio::time::sleep(LAST_BYTES).await;
+    }
+    Ok(())
 }
 
 /// Sends standard input to its end, or until the peer takes no more.
-async fn send(source: &mut Source, write: &mut (impl AsyncWrite + Unpin)) -> Result<(), StdioError> {
+async fn send(source: &mut Source, write: &mut (impl AsyncWrite + Unpin), sent: &Cell<u64>) -> Result<(), StdioError> {
     loop {
         let bytes = source.read(COPY_BYTES).await.map_err(StdioError::Input)?;
         if bytes.is_empty() {
@@ -76,9 +92,10 @@ async fn send(source: &mut Source, write: &mut (impl AsyncWrite + Unpin)) -> Res
             let _ = write.shutdown().await;
             return Ok(());
         }
-        if write.write_all(&bytes).await.is_err() {
+        if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
             return Ok(());
         }
+        sent.set(sent.get() + bytes.len() as u64);
     }
 }
 

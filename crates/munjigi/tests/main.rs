@@ -24,6 +24,7 @@ mod forward_policy;
 mod independent_client;
 mod instance_connect;
 mod lanes;
+mod mysql;
 mod ports;
 mod postgres;
 mod rdp;

@@ -96,7 +96,7 @@ impl Plugin {
 
 /// One login's proof.
 pub struct Auth<'p> {
-    password: &'p str,
+    password: &'p [u8],
     channel: Channel,
     plugin: Plugin,
     salt: [u8; SALT_BYTES],
@@ -105,7 +105,7 @@ pub struct Auth<'p> {
 
 impl<'p> Auth<'p> {
     /// Begins in the way that the greeting names, or in the oldest one: the server may switch.
-    pub fn begin(greeting: &Greeting, password: &'p str, channel: Channel) -> Self {
+    pub fn begin(greeting: &Greeting, password: &'p [u8], channel: Channel) -> Self {
         // The password itself is only shown when the account asks for it.
         let plugin = match Plugin::of(&greeting.plugin) {
             Some(plugin @ (Plugin::Native | Plugin::CachingSha2)) => plugin,
@@ -125,12 +125,12 @@ impl<'p> Auth<'p> {
             Plugin::Native if self.password.is_empty() => Vec::new(),
             Plugin::CachingSha2 if self.password.is_empty() => vec![0],
             Plugin::Native => {
-                let once = hash(&SHA1_FOR_LEGACY_USE_ONLY, &[self.password.as_bytes()]);
+                let once = hash(&SHA1_FOR_LEGACY_USE_ONLY, &[self.password]);
                 let twice = hash(&SHA1_FOR_LEGACY_USE_ONLY, &[&once]);
                 xor(&once, &hash(&SHA1_FOR_LEGACY_USE_ONLY, &[&self.salt, &twice]))
             }
             _ => {
-                let once = hash(&SHA256, &[self.password.as_bytes()]);
+                let once = hash(&SHA256, &[self.password]);
                 let twice = hash(&SHA256, &[&once]);
                 xor(&once, &hash(&SHA256, &[&twice, &self.salt]))
             }
@@ -200,7 +200,7 @@ impl<'p> Auth<'p> {
     fn terminated(&self) -> Zeroizing<Vec<u8>> {
         // Room for the NUL from the start: growing would leave a copy behind.
         let mut password = Zeroizing::new(Vec::with_capacity(self.password.len() + 1));
-        password.extend_from_slice(self.password.as_bytes());
+        password.extend_from_slice(self.password);
         password.push(0);
         password
     }

@@ -32,6 +32,12 @@ pub(super) enum Meaning {
     Execute,
     /// Rows of an executed statement are fetched.
     Fetch,
+    /// A value for a prepared statement is sent ahead.
+    Ahead,
+    /// What was sent ahead is forgotten.
+    Forget,
+    /// Many rows of values for a prepared statement.
+    Bulk,
     /// A prepared statement is forgotten.
     Close,
     /// A connection is ended.
@@ -72,13 +78,14 @@ impl Command {
             0x0d => (M::Other, A::Single), // debug output
             0x0e => (M::Unrecorded, A::Single),
             0x16 => (M::Prepare, A::Prepared),
-            0x17 | 0xfa => (M::Execute, A::Results),
-            0x18 => (M::Unrecorded, A::Nothing), // long parameter
+            0x17 => (M::Execute, A::Results),
+            0x18 => (M::Ahead, A::Nothing),
             0x19 => (M::Close, A::Nothing),
-            0x1a => (M::Unrecorded, A::Single), // forget long parameters, close the cursor
+            0x1a => (M::Forget, A::Single),     // closes the cursor, too
             0x1b => (M::Unrecorded, A::Single), // several statements on or off
             0x1c => (M::Fetch, A::Rows),
             0x1f => (M::Reset, A::Single),
+            0xfa => (M::Bulk, A::Results),
             _ => return None,
         };
         Some(Self { meaning, answer })

@@ -11,9 +11,12 @@ use super::capability;
 use super::command::{self, Answer, Command, Meaning};
 use super::mask::masked;
 use super::packet::{HEADER_BYTES, Head, write_packet};
+use super::parameters::Parameters;
 use super::prepared::{Prepared, Text};
 use super::reply::{Reply, ServerError, Verdict};
-use crate::recording::{MAX_STATEMENT_TEXT, Statement, StatementEnd, StatementKind, StatementOutcome};
+use crate::recording::{
+    MAX_STATEMENT_PARAMETERS, MAX_STATEMENT_TEXT, Statement, StatementEnd, StatementKind, StatementOutcome,
+};
 
 /// Commands that may wait for their answers before the client is no longer read.
 const MAX_OUTSTANDING: usize = 16;
@@ -21,6 +24,8 @@ const MAX_OUTSTANDING: usize = 16;
 pub const HOLD_BYTES: usize = HEADER_BYTES + 1 + MAX_STATEMENT_TEXT;
 /// Bytes of other commands that are looked at.
 const SHORT_BYTES: usize = 512;
+/// Bytes of an execution that are looked at where its values are recorded: types and values that a recording keeps.
+const EXECUTION_BYTES: usize = 4 * 1024 + MAX_STATEMENT_PARAMETERS;
 /// Status bit: a backslash in a text is only that.
 const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 /// MySQL's `ER_UNKNOWN_COM_ERROR` and `ER_MAX_PREPARED_STMT_COUNT_REACHED`.
@@ -106,6 +111,7 @@ pub struct Conversation {
     outstanding: VecDeque<Outstanding>,
     ended: VecDeque<StatementEnd>,
     prepared: Prepared,
+    records_parameters: bool,
     last_number: u64,
     status: u16,
 }
@@ -125,9 +131,16 @@ impl Conversation {
             outstanding: VecDeque::new(),
             ended: VecDeque::new(),
             prepared: Prepared::default(),
+            records_parameters: false,
             last_number,
             status: 0,
         }
+    }
+
+    /// Has the values recorded that are bound to prepared statements, or not.
+    pub fn record_parameters(mut self, yes: bool) -> Self {
+        self.records_parameters = yes;
+        self
     }
 
     /// Tells whether the client said that it leaves: nothing of it follows.
@@ -195,8 +208,11 @@ impl Conversation {
         };
         let byte = payload.first().copied().unwrap_or_default();
         let known = Command::of(byte);
-        let is_text = known.is_some_and(|known| matches!(known.meaning, Meaning::Query | Meaning::Prepare));
-        let wanted = head.length.min(if is_text { 1 + MAX_STATEMENT_TEXT } else { SHORT_BYTES });
+        let wanted = head.length.min(match known.map(|known| known.meaning) {
+            Some(Meaning::Query | Meaning::Prepare) => 1 + MAX_STATEMENT_TEXT,
+            Some(Meaning::Execute) if self.records_parameters => EXECUTION_BYTES,
+            _ => SHORT_BYTES,
+        });
         let Some(looked_at) = payload.get(1..wanted) else { return Ok(FromClient::More) };
         let statement = match known {
             None => self.refuse(head, NOT_LET_THROUGH, &command::refused_name(byte)),
@@ -241,7 +257,27 @@ impl Conversation {
                 prepares = Some(text);
                 Some(statement)
             }
-            Meaning::Execute => Some(self.executed(id()?)),
+            Meaning::Execute => {
+                let id = id()?;
+                let mut statement = self.executed(id);
+                let behind = payload.get(4..).unwrap_or_default();
+                if self.records_parameters {
+                    statement.parameters = self.prepared.parameters(id, |known| known.read(behind)).flatten();
+                }
+                Some(statement)
+            }
+            Meaning::Bulk => Some(self.executed(id()?)),
+            Meaning::Ahead => {
+                let behind = payload.get(4..).unwrap_or_default();
+                if self.records_parameters {
+                    self.prepared.parameters(id()?, |known| known.sent_ahead(behind));
+                }
+                None
+            }
+            Meaning::Forget => {
+                self.prepared.parameters(id()?, Parameters::reset);
+                None
+            }
             Meaning::Fetch => Some(self.fetched(id()?)),
             Meaning::Close => {
                 self.prepared.forget(id()?);
@@ -364,7 +400,8 @@ impl Conversation {
         else {
             return Ok(());
         };
-        if let Some((id, text)) = reply.prepared.zip(prepares) {
+        if let Some(((id, parameters), mut text)) = reply.prepared.zip(prepares) {
+            text.parameters.count = parameters;
             self.prepared.insert(id, text);
         }
         if resets && reply.error.is_none() {

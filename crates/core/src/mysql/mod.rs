@@ -17,6 +17,7 @@ mod greeting;
 mod login;
 mod mask;
 mod packet;
+mod parameters;
 mod prepared;
 mod reply;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::parameters::Parameters;
 use crate::recording::Statement;
 
 /// Most statements that are known at once. MySQL allows 16,382 on a whole server by default; one more is refused.
@@ -19,16 +20,24 @@ pub(super) struct Text {
     pub(super) bytes: u64,
     pub(super) is_cut: bool,
     pub(super) is_masked: bool,
+    pub(super) parameters: Parameters,
 }
 
 impl Text {
     pub(super) fn of(statement: &Statement) -> Self {
         let &Statement { number, bytes, cut, masked, .. } = statement;
-        Self { number, text: Some(Arc::from(&*statement.text)), bytes, is_cut: cut, is_masked: masked }
+        Self {
+            number,
+            text: Some(Arc::from(&*statement.text)),
+            bytes,
+            is_cut: cut,
+            is_masked: masked,
+            parameters: Parameters::default(),
+        }
     }
 
     fn memory(&self) -> usize {
-        self.text.as_ref().map_or(0, |text| text.len())
+        self.text.as_ref().map_or(0, |text| text.len()) + self.parameters.memory()
     }
 }
 
@@ -64,6 +73,20 @@ impl Prepared {
     /// Looks a statement up; MariaDB's clients say `u32::MAX` for the newest.
     pub(super) fn get(&self, id: u32) -> Option<&Text> {
         if id == u32::MAX { self.newest.as_ref() } else { self.by_id.get(&id) }
+    }
+
+    /// Has something done with what is known of a statement's parameters, if there is room for it.
+    pub(super) fn parameters<T>(&mut self, id: u32, act: impl FnOnce(&mut Parameters) -> T) -> Option<T> {
+        let text = self.by_id.get_mut(&id)?;
+        let before = text.memory();
+        let done = act(&mut text.parameters);
+        self.bytes = self.bytes - before + text.memory();
+        if self.bytes > MAX_TEXT_BYTES {
+            let (before, count) = (text.memory(), text.parameters.count);
+            text.parameters = Parameters::of(count);
+            self.bytes = self.bytes - before + text.memory();
+        }
+        Some(done)
     }
 
     pub(super) fn forget(&mut self, id: u32) {

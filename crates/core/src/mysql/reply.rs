@@ -111,8 +111,8 @@ pub(super) struct Reply {
     pub(super) error: Option<ServerError>,
     /// State of the session as last reported.
     pub(super) status: Option<u16>,
-    /// The number that the server gave a prepared statement.
-    pub(super) prepared: Option<u32>,
+    /// The number that the server gave a prepared statement, and how many parameters that has.
+    pub(super) prepared: Option<(u32, u16)>,
 }
 
 impl Reply {
@@ -228,7 +228,7 @@ impl Reply {
             Some((fields.u32()?, fields.u16()?, fields.u16()?))
         };
         let (id, columns, parameters) = read().ok_or(Violation::server("prepared statement"))?;
-        self.prepared = Some(id);
+        self.prepared = Some((id, parameters));
         Ok(self.describe(parameters, columns))
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod aws_client;
 pub(crate) mod cut;
 pub(crate) mod databases;
+pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod server;
 pub(crate) mod sshd;
@@ -11,6 +12,7 @@ pub(crate) mod wait;
 
 pub(crate) use cut::CutProxy;
 pub(crate) use databases::TestDatabase;
+pub(crate) use forward::TestForward;
 pub(crate) use server::{TestAgent, TestServer};
 pub(crate) use sshd::TestSshd;
 pub(crate) use terminal::Terminal;

@@ -5,6 +5,7 @@
 //! protocol is a folder below. Nothing here decides who may reach a target.
 
 mod certificates;
+mod mysql;
 mod postgres;
 mod tls;
 
@@ -71,6 +72,7 @@ impl ContextError {
 /// Serves a connection to a target with eyes until its end.
 pub async fn serve(server: &Arc<Server>, context: Context, client: NodeStream, connection: PortStream) {
     match context.settings.kind {
+        TargetKind::Mysql => mysql::serve(context, client, Box::new(connection)).await,
         TargetKind::Postgres => postgres::serve(server, context, client, Box::new(connection)).await,
         // The settings let no other kind be inspected.
         _ => tracing::error!(target_name = %context.target, "a target of this kind cannot be read along"),

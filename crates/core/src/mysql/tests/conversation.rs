@@ -114,6 +114,23 @@ fn prepared_statements_are_recorded_when_prepared_and_each_time_they_run() {
 }
 
 #[test]
+fn bound_values_are_recorded_only_where_they_are_asked_for() {
+    for asked in [false, true] {
+        let mut talk = Talk::new(0, 3);
+        talk.conversation = Conversation::new(0, 5, 1).record_parameters(asked);
+        talk.client(&command(0x16, b"DO ? + ?")).unwrap();
+        let described = [&[0, 9, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0][..], COLUMN, COLUMN, EOF];
+        talk.server(&packets(1, &described)).unwrap();
+        talk.client(&command(0x18, &[9, 0, 0, 0, 1, 0, b'x'])).unwrap();
+        let execution = [9, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 8, 0, 252, 0, 7, 0, 0, 0, 0, 0, 0, 0];
+        talk.client(&command(0x17, &execution)).unwrap();
+        talk.server(&packets(1, &[OK])).unwrap();
+        let values = asked.then(|| vec![Some("7".to_owned()), Some("(sent ahead)".to_owned())]);
+        assert_eq!(talk.statements[1].parameters, values);
+    }
+}
+
+#[test]
 fn what_is_not_let_through_is_answered_in_its_turn_and_never_reaches_the_server() {
     let lines = [
         (CLIENT, [command(3, b"DO 1"), command(0x11, b"root\0\0"), command(3, b"DO 2"), command(0xfe, b"")].concat()),

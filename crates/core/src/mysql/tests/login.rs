@@ -143,7 +143,7 @@ fn sent(step: Result<AuthStep, AuthError>) -> Vec<u8> {
 #[test]
 fn the_password_is_proved_in_the_way_that_the_server_asks_for() {
     let native = greeting(MYSQL_8, "mysql_native_password");
-    let mut auth = Auth::begin(&native, "s3cret", Channel::Plain);
+    let mut auth = Auth::begin(&native, b"s3cret", Channel::Plain);
     assert_eq!((auth.first().0, hex::encode(&*auth.first().1)), ("mysql_native_password", NATIVE.to_owned()));
     let switch = [b"\xfecaching_sha2_password\0".as_slice(), &SALT, &[0]].concat();
     assert_eq!(hex::encode(sent(auth.heard(&switch))), SHA2);
@@ -152,10 +152,10 @@ fn the_password_is_proved_in_the_way_that_the_server_asks_for() {
 
     // The whole password: inside TLS as it is, else encrypted to the server's key.
     let sha2 = greeting(MYSQL_8, "caching_sha2_password");
-    let mut auth = Auth::begin(&sha2, "s3cret", Channel::Encrypted);
+    let mut auth = Auth::begin(&sha2, b"s3cret", Channel::Encrypted);
     assert_eq!((auth.first().0, hex::encode(&*auth.first().1)), ("caching_sha2_password", SHA2.to_owned()));
     assert_eq!(sent(auth.heard(&[1, 4])), b"s3cret\0");
-    let mut auth = Auth::begin(&sha2, "s3cret", Channel::Plain);
+    let mut auth = Auth::begin(&sha2, b"s3cret", Channel::Plain);
     assert_eq!(sent(auth.heard(&[1, 4])), [2]);
     let Ok(AuthStep::Encrypt { key_pem, password }) = auth.heard(b"\x01-----BEGIN PUBLIC KEY-----") else { panic!() };
     assert_eq!(key_pem, b"-----BEGIN PUBLIC KEY-----");
@@ -163,28 +163,28 @@ fn the_password_is_proved_in_the_way_that_the_server_asks_for() {
 
     // In no way that others could read.
     let clear = b"\xfemysql_clear_password\0";
-    assert_eq!(sent(Auth::begin(&sha2, "s3cret", Channel::Encrypted).heard(clear)), b"s3cret\0");
-    let refused = Auth::begin(&sha2, "s3cret", Channel::Plain).heard(clear).err();
+    assert_eq!(sent(Auth::begin(&sha2, b"s3cret", Channel::Encrypted).heard(clear)), b"s3cret\0");
+    let refused = Auth::begin(&sha2, b"s3cret", Channel::Plain).heard(clear).err();
     assert_eq!(refused, Some(AuthError::NeedsTls("mysql_clear_password")));
-    let unknown = Auth::begin(&sha2, "s3cret", Channel::Encrypted).heard(b"\xfeclient_ed25519\0xyz").err();
+    let unknown = Auth::begin(&sha2, b"s3cret", Channel::Encrypted).heard(b"\xfeclient_ed25519\0xyz").err();
     assert_eq!(unknown, Some(AuthError::UnknownPlugin("client_ed25519".to_owned())));
     // A key that nobody asked for would be a trick.
-    assert!(Auth::begin(&native, "s3cret", Channel::Plain).heard(b"\x01-----BEGIN").is_err());
-    assert!(Auth::begin(&sha2, "s3cret", Channel::Encrypted).heard(b"\x01-----BEGIN").is_err());
+    assert!(Auth::begin(&native, b"s3cret", Channel::Plain).heard(b"\x01-----BEGIN").is_err());
+    assert!(Auth::begin(&sha2, b"s3cret", Channel::Encrypted).heard(b"\x01-----BEGIN").is_err());
 
-    let mut auth = Auth::begin(&sha2, "s3cret", Channel::Encrypted);
+    let mut auth = Auth::begin(&sha2, b"s3cret", Channel::Encrypted);
     for _ in 0..8 {
         assert!(auth.heard(&[1, 3]).is_ok());
     }
     assert_eq!(auth.heard(&[1, 3]).err(), Some(AuthError::Endless));
-    assert!(Auth::begin(&native, "", Channel::Plain).first().1.is_empty());
-    assert_eq!(*Auth::begin(&sha2, "", Channel::Plain).first().1, [0]);
+    assert!(Auth::begin(&native, b"", Channel::Plain).first().1.is_empty());
+    assert_eq!(*Auth::begin(&sha2, b"", Channel::Plain).first().1, [0]);
     let denied = b"\xff\x15\x04#28000Access denied";
     assert!(matches!(auth_after(denied), Ok(AuthStep::Refused(error)) if error.code() == "1045 (28000)"));
 }
 
 fn auth_after(packet: &[u8]) -> Result<AuthStep, AuthError> {
-    Auth::begin(&greeting(MYSQL_8, "mysql_native_password"), "s3cret", Channel::Plain).heard(packet)
+    Auth::begin(&greeting(MYSQL_8, "mysql_native_password"), b"s3cret", Channel::Plain).heard(packet)
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_quarter_million_mutated_logins_of_either_side_are_refused_or_bounded() {
     });
     let switch = [b"\xfecaching_sha2_password\0".as_slice(), &SALT, &[0]].concat();
     crate::mutate::each(&switch, 0x7377_6974, |bytes| {
-        let mut auth = Auth::begin(&native, "s3cret", Channel::Plain);
+        let mut auth = Auth::begin(&native, b"s3cret", Channel::Plain);
         for part in bytes.chunks(1 + bytes.len() / 2) {
             if let Ok(AuthStep::Send(packet)) = auth.heard(part) {
                 // On a channel that others read nothing but hashes and questions is ever sent.

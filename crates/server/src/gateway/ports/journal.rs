@@ -21,7 +21,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub(super) const fn new(ledger: Arc<Ledger>, connection: u64, strict: bool) -> Self {
+    pub(in crate::gateway) const fn new(ledger: Arc<Ledger>, connection: u64, strict: bool) -> Self {
         Self { ledger, connection, strict, last_number: AtomicU64::new(0), noted: AtomicU64::new(0) }
     }
 

@@ -25,6 +25,7 @@ mod independent_client;
 mod instance_connect;
 mod lanes;
 mod mysql;
+mod peers;
 mod ports;
 mod postgres;
 mod rdp;

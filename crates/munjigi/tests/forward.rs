@@ -255,18 +255,19 @@ fn each_direction_of_standard_input_and_output_has_its_own_end() {
 }
 
 #[test]
-fn redis_is_reached_over_a_port_and_over_a_socket() {
+fn redis_is_reached_over_a_port_and_from_socket_to_socket() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
     let directory = tempfile::Builder::new().prefix("munjigi-redis-").tempdir().unwrap();
-    let here = directory.path().join("here.sock");
+    let (there, here) = (directory.path().join("there.sock"), directory.path().join("here.sock"));
     let port = closed().to_string();
     let mut redis = Command::new("redis-server");
     redis.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]).arg(directory.path());
+    redis.arg("--unixsocket").arg(&there);
     let mut redis = redis.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("redis", || TcpStream::connect(("127.0.0.1", port.parse().unwrap())).ok().map(drop));
-    let socket = format!("unix:{}:localhost:{port}", here.display());
-    let forward = Forward::start(&server, &["web-1", &format!("0:{port}"), &socket]);
+    let sockets = format!("unix:{}:unix:{}", here.display(), there.display());
+    let forward = Forward::start(&server, &["web-1", "--user", &user(), &format!("0:{port}"), &sockets]);
     assert_eq!(std::fs::metadata(&here).unwrap().permissions().mode() & 0o777, 0o600);
     let local = forward.port(0).to_string();
     let ways = [vec!["-p", &local], vec!["-s", here.to_str().unwrap()]];
@@ -281,6 +282,37 @@ fn redis_is_reached_over_a_port_and_over_a_socket() {
     assert!(!here.exists(), "the socket goes with the forward");
     redis.kill().unwrap();
     redis.wait().unwrap();
+}
+
+#[test]
+fn a_port_of_the_node_leads_to_this_machine() {
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let nobody = format!("0:localhost:{}", closed());
+    let forward = Forward::start(&server, &["web-1", "-R", &format!("0:localhost:{}", echo()), "-R", &nobody]);
+    assert_eq!(forward.said["Forwards"][0]["Kind"], "reverse");
+    // The node is this machine, too: whoever connects to its port is connected from here.
+    assert_eq!(exchange(forward.port(0), "from over there").unwrap(), "from over there");
+    assert!(exchange(forward.port(1), "nobody").map_or(true, |heard| heard.is_empty()));
+    let much = "x".repeat(2_000_000);
+    assert!(exchange_much(forward.port(0), &much) == much);
+    let port = forward.port(0);
+    drop(forward);
+    wait_for("the node to listen no longer", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+}
+
+/// As [`exchange`], for more than buffers hold.
+fn exchange_much(port: u16, text: &str) -> String {
+    let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&socket).write_all(text.as_bytes()).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut heard = String::new();
+        (&socket).read_to_string(&mut heard).unwrap();
+        heard
+    })
 }
 
 /// Ends what a test has left in the background.

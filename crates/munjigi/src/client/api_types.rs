@@ -213,9 +213,9 @@ pub(crate) struct ReadRecording {
 /// Output of `ReadRecording`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct RecordingPart {
+pub(crate) struct RecordingPart<E> {
     /// What happened, in order.
-    pub(crate) events: Vec<RecordedEvent>,
+    pub(crate) events: Vec<E>,
     /// `FromRecord` of the next call.
     pub(crate) next: u64,
     /// Whether the recording is sealed and these events are its last.

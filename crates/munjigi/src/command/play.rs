@@ -10,10 +10,11 @@ use clap::Args;
 use munjigi_core::recording::asciicast::{Asciicast, Input};
 use munjigi_core::recording::{Event, EventKind, output_bytes};
 use munjigi_core::session::OutputStream;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Finish, looking, sessions};
-use crate::cli::Where;
+use crate::cli::{Format, Where};
 use crate::client::api::Api;
 use crate::client::playback::Playback;
 use crate::client::recording::RecordingReader;
@@ -29,7 +30,7 @@ const MAX_REPLAY_BYTES: usize = 256 * 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  munjigi play alice-0123456789abcdef0\n  munjigi play alice-01 --speed 4 --idle-limit 2\n  \
-    munjigi play alice-01 --text | less\n  munjigi play alice-01 --cast > session.cast\n\n\
+    munjigi play alice-01 --text | less\n  munjigi play alice-01 --cast > session.cast\n  munjigi play alice-01 --output json\n\n\
     While it plays: space pauses, the arrow keys seek by 10 s and 60 s, + and - change the speed, q quits.\n\
     Escape sequences that could act on your terminal (clipboard, links, title, answers) are not replayed."
 )]
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// asciicast v3, for asciinema and other players
     #[arg(long)]
     cast: bool,
+    /// Form of the output; json: each event on a line, as ReadRecording gives it
+    #[arg(long, short, value_name = "FORM", value_enum, conflicts_with_all = ["text", "cast"])]
+    output: Option<Format>,
     /// Times as fast
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     speed: f64,
@@ -83,6 +87,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         let recording = RecordingReader::new(session_id);
         if arguments.cast {
             export_cast(api, recording).await?;
+        } else if arguments.output == Some(Format::Json) {
+            export_json(api, recording).await?;
         } else if arguments.text || !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
             export_text(api, recording, arguments.raw || !io::stdout().is_terminal()).await?;
         } else {
@@ -129,6 +135,17 @@ async fn export_cast(api: &mut Api, mut recording: RecordingReader) -> anyhow::R
     let mut lines = Vec::new();
     cast.finish(&mut lines);
     out.write_all(&lines).and_then(|()| out.flush()).context(CANNOT_WRITE)
+}
+
+/// Writes a line for each event. JSON escapes what could act on a terminal.
+async fn export_json(api: &mut Api, mut recording: RecordingReader) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    while let Some(events) = recording.next_as::<Value>(api).await? {
+        for event in events {
+            writeln!(out, "{event}").context(CANNOT_WRITE)?;
+        }
+    }
+    out.flush().context(CANNOT_WRITE)
 }
 
 /// Turns what happened to a connection or statement into lines: a port session prints nothing else.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::harness::databases::program;
 use crate::harness::{TestAgent, TestDatabase, TestServer, output, python_tool, success, wait_for};
@@ -89,13 +90,17 @@ impl Eyes {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// Returns the id of the newest session, if there is one.
+    fn session(&self) -> Option<String> {
+        let sessions = self.server.sessions();
+        let newest = sessions.iter().find(|session| session["kind"] == "port")?;
+        Some(newest["sessionId"].as_str().or(newest["id"].as_str()).unwrap().to_owned())
+    }
+
     /// Returns the lines of the newest session's recording, once one of them has `wanted` in it.
     fn recorded(&self, wanted: &str) -> Vec<String> {
         wait_for(wanted, || {
-            let sessions = self.server.sessions();
-            let newest = sessions.iter().find(|session| session["kind"] == "port")?;
-            let id = newest["sessionId"].as_str().or(newest["id"].as_str()).unwrap();
-            let text = success(&mut self.server.munjigi(&["play", id, "--text"]));
+            let text = success(&mut self.server.munjigi(&["play", &self.session()?, "--text"]));
             text.contains(wanted).then(|| text.lines().map(str::to_owned).collect())
         })
     }
@@ -189,6 +194,21 @@ fn psql_runs_unchanged_without_a_password_and_every_statement_is_recorded() {
         lines.iter().filter(|line| line.contains("] done") || line.contains("] failed")).count(),
         "{lines:#?}"
     );
+    // For programs, each event is a line.
+    let json = success(&mut eyes.server.munjigi(&["play", &eyes.session().unwrap(), "--output", "json"]));
+    let events: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str| events.iter().filter(|event| event["Kind"] == kind).cloned().collect::<Vec<_>>();
+    let inserted = of_kind("Statement").into_iter().find(|event| event["Text"].to_string().contains("insert")).unwrap();
+    let inserted = &inserted["Statement"];
+    assert_eq!((&inserted["kind"], &inserted["masked"]), (&"query".into(), &false.into()));
+    let ended = |end: &&Value| ["connection", "number"].iter().all(|name| end["StatementEnd"][name] == inserted[name]);
+    let ends = of_kind("StatementEnd");
+    let end = &ends.iter().find(ended).unwrap()["StatementEnd"];
+    assert_eq!((&end["outcome"], &end["rows"], &end["tag"]), (&"done".into(), &1000.into(), &"INSERT 0 1000".into()));
+    assert!(end["micros"].as_u64().unwrap() > 0);
+    // The trail counts them.
+    let trail = success(&mut eyes.server.munjigi(&["audit", "--output", "json", "--name", "EndSession"]));
+    assert!(trail.contains("\"failedStatements\":3") && trail.contains("\"statements\":"), "{trail}");
     success(&mut eyes.server.munjigi(&["verify"]));
 }
 
@@ -221,10 +241,7 @@ fn ctrl_c_cancels_the_statement_and_a_killed_session_ends_the_connection() {
     eyes.recorded("with a key that stands for no connection");
 
     let child = sleeping();
-    let sessions = eyes.server.sessions();
-    let id = sessions.iter().find(|session| session["kind"] == "port").unwrap();
-    let id = id["sessionId"].as_str().or(id["id"].as_str()).unwrap();
-    success(&mut eyes.server.munjigi(&["kill", id]));
+    success(&mut eyes.server.munjigi(&["kill", &eyes.session().unwrap()]));
     let ended = child.wait_with_output().unwrap();
     assert!(!ended.status.success());
     // The server's own end of it is over as well.

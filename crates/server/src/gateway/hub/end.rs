@@ -79,11 +79,11 @@ impl Hub {
     pub(super) fn record_connections(&mut self) {
         let Some(taken) = self.ports.as_ref().map(|ports| ports.take()) else { return };
         for (at, kind) in taken.events {
-            if let EventKind::Connection(event) = &kind {
-                self.connections.add(event);
-                if self.facts.forward.is_some() {
-                    self.ends.add(at, event);
-                }
+            self.connections.note(&kind);
+            if let EventKind::Connection(event) = &kind
+                && self.facts.forward.is_some()
+            {
+                self.ends.add(at, event);
             }
             self.record_at(at, kind);
         }

@@ -7,6 +7,8 @@ mod login;
 mod message;
 mod password;
 mod relay;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use munjigi_core::recording::Connection;
+use munjigi_core::recording::{Connection, EventKind, StatementOutcome};
 use serde::Serialize;
 
 /// Most addresses that are listed with sums of their own.
@@ -28,6 +28,12 @@ pub struct ConnectionSummary {
     pub listed: Vec<Listed>,
     /// How many ended and are not listed.
     pub unlisted: u64,
+    /// Statements that are in the recording, where the protocol was read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub statements: u64,
+    /// Statements of those that failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed_statements: u64,
     #[serde(skip)]
     open: BTreeMap<u64, String>,
 }
@@ -57,8 +63,22 @@ pub struct Listed {
     ended: String,
 }
 
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl ConnectionSummary {
-    /// Takes one more event into account.
+    /// Takes one more event of the recording into account.
+    pub fn note(&mut self, event: &EventKind) {
+        match event {
+            EventKind::Connection(connection) => self.add(connection),
+            EventKind::Statement(_) => self.statements += 1,
+            EventKind::StatementEnd(end) if end.outcome == StatementOutcome::Failed => self.failed_statements += 1,
+            _ => {}
+        }
+    }
+
+    /// Takes one more event of a connection into account.
     pub fn add(&mut self, event: &Connection) {
         match event {
             Connection::Opened { number, address, .. } => {

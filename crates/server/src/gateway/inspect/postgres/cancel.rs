@@ -70,6 +70,11 @@ impl CancelKeys {
         Key { process_id, secret, keys: self.clone() }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        lock(&self.held).len()
+    }
+
     /// Finds the connection that a key of this session stands for.
     fn find(&self, session: &SessionId, process_id: u32, secret: u32) -> Option<Held> {
         let held = lock(&self.held).get(&process_id).cloned()?;

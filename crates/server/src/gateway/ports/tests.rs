@@ -127,7 +127,7 @@ fn what_a_node_says_is_cut_to_words() {
         Refused { code: "Conn\u{1b}[2JRefused".into(), message: "no\r\n\u{1b}[2J".into(), ..Refused::default() };
     let expected = PortError::Refused { code: "Conn2JRefused".into(), message: "no[2J".into() };
     assert_eq!(from_node(refused), expected);
-    assert_eq!(address(Accepted { address: "[::1]:22\u{7}".into(), ..Accepted::default() }), "[::1]:22");
+    assert_eq!(cut_address("[::1]:22\u{7}"), "[::1]:22");
 }
 
 /// Polls once.

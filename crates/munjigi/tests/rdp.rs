@@ -126,7 +126,9 @@ fn freerdp_connects_and_logs_in_at_xrdp() {
         return;
     }
     // Root of a container may not either.
-    if !Uid::effective().is_root() || !output(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])).status.success() {
+    if !Uid::effective().is_root()
+        || !output(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])).status.success()
+    {
         eprintln!("passed over: only who may make namespaces can give xrdp users of its own");
         return;
     }

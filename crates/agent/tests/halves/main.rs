@@ -58,6 +58,7 @@ const TESTS: &[Test] = tests![
     ports::a_hundred_megabytes_arrive_unchanged_whoever_is_slow,
     ports::what_may_not_be_reached_is_refused_with_its_reason,
     ports::a_node_whose_owner_forwards_nothing_starts_no_port_session,
+    ports::an_endpoint_that_is_new_to_a_session_needs_a_grant_of_its_own,
     ports::the_end_of_a_port_session_cuts_its_connections,
     ports::what_breaks_on_one_side_breaks_on_the_other,
     ports::a_port_session_outlives_a_killed_link_half,

@@ -31,8 +31,12 @@ async fn session(server: &Server, link: &Linked, host: &str, port: u16) -> Sessi
 
 /// Opens a connection of the session; returns the address that the node connected to.
 async fn connect(link: &Linked, session: &str) -> Result<(Stream, String), Refused> {
+    wish(link, Connect { session_id: session.to_owned(), ..Connect::default() }).await
+}
+
+async fn wish(link: &Linked, wish: Connect) -> Result<(Stream, String), Refused> {
     let mut stream = link.connection.opener().open().await.unwrap();
-    let wish = open::Wish::Connect(Connect { session_id: session.to_owned(), ..Connect::default() });
+    let wish = open::Wish::Connect(wish);
     let mut first = bytes::BytesMut::new();
     Frame::Open(Box::new(Open { wish: Some(wish) })).encode(&mut first).unwrap();
     stream.write_all(&first).await.unwrap();
@@ -195,6 +199,53 @@ pub(crate) async fn a_node_whose_owner_forwards_nothing_starts_no_port_session()
         let refused = Session::start(&link, server.sign(&grant), None).await.map(|session| session.id).unwrap_err();
         assert_eq!(refused.reason, reason);
     }
+}
+
+pub(crate) async fn an_endpoint_that_is_new_to_a_session_needs_a_grant_of_its_own() {
+    let mut server = Server::start().await;
+    let (agent, link) = Agent::start(&mut server).await;
+    let (one, two) = (echo().await, echo().await);
+    let endpoint = |address: SocketAddr| Endpoint::Tcp(Destination::new("", address.port()).unwrap());
+    let start = server.grant(&link, "", Action::Connect(Vec::new()), false);
+    let mut session = Session::start(&link, server.sign(&start), None).await.unwrap();
+    let extension = |endpoints: Vec<Endpoint>| {
+        let mut grant = server.grant(&link, "", Action::Extend(endpoints), false);
+        grant.session.clone_from(&start.session);
+        grant
+    };
+    let ask = async |link: &Linked, to: SocketAddr, grant: Vec<u8>| {
+        let (session_id, endpoint) = (session.id.clone(), Some((&endpoint(to)).into()));
+        let asked = Connect { session_id, endpoint, grant: grant.into(), ..Connect::default() };
+        wish(link, asked).await.map(|_| ()).map_err(|refused| refused.reason)
+    };
+    let refused = |reason: &str| Err(reason.to_owned());
+    assert_eq!(ask(&link, one, Vec::new()).await, refused("GrantRequired"));
+    let other = server.grant(&link, "", Action::Extend(vec![endpoint(one)]), false);
+    assert_eq!(ask(&link, one, server.sign(&other)).await, refused("GrantForOtherSession"));
+    let mut beginning = server.grant(&link, "", Action::Connect(vec![endpoint(one)]), false);
+    beginning.session.clone_from(&start.session);
+    assert_eq!(ask(&link, one, server.sign(&beginning)).await, refused("GrantMalformed"));
+    let mut somebody = extension(vec![endpoint(one)]);
+    somebody.os_user = "alice".to_owned();
+    assert_eq!(ask(&link, one, server.sign(&somebody)).await, refused("OsUserInvalid"));
+    // An extension starts nothing.
+    let refusal = Session::start(&link, server.sign(&extension(vec![endpoint(one)])), None).await;
+    assert_eq!(refusal.map(|session| session.id).unwrap_err().reason, "SessionExists");
+
+    let good = server.sign(&extension(vec![endpoint(one)]));
+    assert_eq!(ask(&link, one, good.clone()).await, Ok(()));
+    assert_eq!(ask(&link, one, Vec::new()).await, Ok(()), "it is known now");
+    assert_eq!(ask(&link, two, Vec::new()).await, refused("GrantRequired"));
+    assert_eq!(ask(&link, two, good).await, refused("GrantReplayed"));
+    // The privileged half remembers what another link half never heard of.
+    kill(agent.link_half(), Signal::SIGKILL).unwrap();
+    let mut link = server.linked().await;
+    session.rejoin(&mut link).await;
+    let session_id = session.id.clone();
+    let again = Connect { session_id, endpoint: Some((&endpoint(one)).into()), ..Connect::default() };
+    wish(&link, again).await.map(|_| ()).unwrap();
+    session.end("terminated").await;
+    assert_eq!(session.finish().await.code, Some(0));
 }
 
 pub(crate) async fn the_end_of_a_port_session_cuts_its_connections() {

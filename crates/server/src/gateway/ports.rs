@@ -179,7 +179,8 @@ impl PortSession {
         let attempt = self.ledger.attempt();
         let made = match &attempt {
             Ok(_) => {
-                let made = self.judge_and_open(endpoint, asked, &mut decided);
+                // On the heap: every door would hold it otherwise.
+                let made = Box::pin(self.judge_and_open(endpoint, asked, &mut decided));
                 self.ledger.over().run_until_cancelled(made).await.unwrap_or(Err(PortError::Ended))
             }
             Err(error) => Err(error.clone()),

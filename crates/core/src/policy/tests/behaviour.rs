@@ -229,6 +229,37 @@ fn keys_that_were_asked_for_and_absent_are_reported_once() {
     assert_eq!(keys, ["aws:never", "aws:ResourceTag/Env", "aws:username"]);
 }
 
+#[test]
+fn a_condition_on_an_open_key_holds_in_an_allow_and_not_in_a_deny_and_is_reported() {
+    const KEY: &str = "munjigi:DestinationAddress";
+    let open = |statements: Value| {
+        let mut request = start_session(PrincipalKind::User);
+        request.context.set(KEY, "192.0.2.1").leave_open(KEY);
+        evaluate(&identity(statements), &request)
+    };
+    let on = |effect: &str, operator: &str| json!({"Effect": effect, "Action": "*", "Resource": "*", "Condition": {operator: {KEY: "10.0.0.0/8"}}});
+    for operator in ["IpAddress", "NotIpAddress", "IpAddressIfExists"] {
+        let allowed = open(json!([on("Allow", operator)]));
+        assert!(allowed.is_allowed(), "{operator}");
+        assert_eq!(allowed.missing_context_keys, [KEY], "{operator}");
+        let not_denied = open(json!([allow_all(), on("Deny", operator)]));
+        assert!(not_denied.is_allowed(), "{operator}");
+        assert_eq!(not_denied.missing_context_keys, [KEY], "{operator}");
+    }
+    // What does not hang on it is decided as ever, and the key is then not asked for.
+    assert!(!open(json!({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})).is_allowed());
+    assert!(!open(json!([on("Allow", "IpAddress"), deny_all()])).is_allowed());
+    let plain = open(allow_all());
+    assert!(plain.is_allowed() && plain.missing_context_keys.is_empty());
+    // Once it is known the same policies say what they say.
+    let mut known = start_session(PrincipalKind::User);
+    known.context.set(KEY, "192.0.2.1");
+    assert!(!evaluate(&identity(json!([on("Allow", "IpAddress")])), &known).is_allowed());
+    assert!(evaluate(&identity(json!([on("Allow", "NotIpAddress")])), &known).is_allowed());
+    assert!(identity(json!([on("Deny", "IpAddress")])).asks_for("MUNJIGI:destinationaddress"));
+    assert!(!identity(allow_all()).asks_for(KEY));
+}
+
 struct StoredKeys(Vec<String>);
 
 impl StoredKeys {

@@ -12,6 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::pool::Buffer;
 
+/// Bytes that a direction carries in one turn. Then others on the thread have theirs, and the sockets are asked what is
+/// new: a keystroke waits for a turn of this length, not for as much as the socket has. More bytes make longer waits
+/// and hardly fewer turns, since a socket seldom has more.
+const TURN_BYTES: u64 = 128 * 1024;
+
 /// One direction on its way.
 #[derive(Default)]
 struct Direction {
@@ -38,15 +43,29 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut there, mut back) = (Direction::default(), Direction::default());
-    poll_fn(|cx| {
-        let there_ended = there.poll(cx, a, b)?;
-        let back_ended = back.poll(cx, b, a)?;
-        match (there_ended, back_ended) {
-            (Poll::Ready(there), Poll::Ready(back)) => Poll::Ready(Ok((there, back))),
+    loop {
+        let turn = poll_fn(|cx| match (there.poll(cx, a, b)?, back.poll(cx, b, a)?) {
+            (Poll::Ready(Turn::Over), Poll::Ready(Turn::Over)) => Poll::Ready(io::Result::Ok(Turn::Over)),
+            (Poll::Ready(Turn::Unfinished), _) | (_, Poll::Ready(Turn::Unfinished)) => {
+                Poll::Ready(Ok(Turn::Unfinished))
+            }
             _ => Poll::Pending,
+        });
+        match turn.await? {
+            Turn::Over => return Ok((there.carried, back.carried)),
+            // Not only waking oneself: that would come before the runtime looks at its sockets.
+            Turn::Unfinished => tokio::task::yield_now().await,
         }
-    })
-    .await
+    }
+}
+
+/// How a turn of a direction went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The direction has ended.
+    Over,
+    /// There is more to carry at once.
+    Unfinished,
 }
 
 impl Direction {
@@ -55,10 +74,12 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<u64>> {
+    ) -> Poll<io::Result<Turn>> {
+        let enough = self.carried + TURN_BYTES;
         loop {
             match self.state {
-                State::Ended => return Poll::Ready(Ok(self.carried)),
+                State::Ended => return Poll::Ready(Ok(Turn::Over)),
+                State::Carrying if self.carried >= enough => return Poll::Ready(Ok(Turn::Unfinished)),
                 State::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                     self.state = State::Ended;

@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::bail;
 use clap::Args;
+use munjigi_core::target::TargetKind;
 use url::Url;
 
 use super::forward::kept;
-use super::{Finish, print, resolve};
+use super::{Finish, looking, print, resolve};
 use crate::cli::Where;
 use crate::client::context::Context;
-use crate::client::forward::background::{Entry, ListeningKind};
+use crate::client::forward::background::{Entry, Listening, ListeningKind};
+use crate::client::targets::{self, Target};
 use crate::client::text::shell_quoted;
 
 /// Print `export` lines for aws, boto3 and other AWS programs
@@ -25,12 +27,21 @@ pub(crate) struct Arguments {
     place: Where,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Finish> {
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     if arguments.forward {
         let entries = kept::directory()?.list()?;
-        let text = forward_lines(&entries);
+        let mut text = forward_lines(&entries);
+        for (entry, address) in entries.iter().filter_map(|entry| Some((entry, of_target(entry)?))) {
+            // What is no target, or may not be looked at, has no URL.
+            match looking(&arguments.place, async |api| targets::describe(api, &entry.target).await).await {
+                Ok(target) => text.push_str(&database_line(&target, address)),
+                Err(error) => tracing::debug!(target = entry.target, %error, "no target"),
+            }
+        }
         if text.is_empty() {
-            bail!("no proxy runs in the background; `munjigi forward NODE -D 0 --background` starts one");
+            bail!(
+                "no proxy and no database runs in the background; `munjigi forward NODE -D 0 --background` starts one"
+            );
         }
         print(&text)?;
     } else {
@@ -60,6 +71,33 @@ fn forward_lines(entries: &[Entry]) -> String {
         ("no_proxy", &host),
     ];
     variables.map(|(name, value)| format!("export {name}={}\n", shell_quoted(value))).concat()
+}
+
+/// Returns where a forward listens that may lead to a target rather than to a place behind a node.
+fn of_target(entry: &Entry) -> Option<SocketAddr> {
+    let own = |forward: &&Listening| {
+        // A target's only place, or a port of what was named.
+        forward.kind == ListeningKind::Forward
+            && (forward.remote.is_empty() || forward.remote.starts_with("localhost:"))
+    };
+    entry.forwards.iter().find(own)?.local.parse().ok().map(reachable)
+}
+
+/// Returns the variable by which programs find a database; nothing for other kinds of targets.
+fn database_line(target: &Target, address: SocketAddr) -> String {
+    let (variable, scheme) = match target.kind {
+        TargetKind::Postgres => ("DATABASE_URL", "postgresql"),
+        TargetKind::Mysql => ("DATABASE_URL", "mysql"),
+        TargetKind::Redis if target.client_tls() => ("REDIS_URL", "rediss"),
+        TargetKind::Redis => ("REDIS_URL", "redis"),
+        TargetKind::Mongodb => ("MONGODB_URI", "mongodb"),
+        TargetKind::Tcp | TargetKind::Http | TargetKind::Ssh | TargetKind::Rdp => return String::new(),
+    };
+    let Ok(mut url) = Url::parse(&format!("{scheme}://{address}/")) else { return String::new() };
+    url.set_path(target.database.as_deref().unwrap_or_default());
+    // Only a URL without a host takes no user.
+    let _ = url.set_username(target.user_name.as_deref().unwrap_or_default());
+    format!("export {variable}={}\n", shell_quoted(url.as_str()))
 }
 
 /// Returns an address to connect to for one that is listened on: all addresses are none.
@@ -94,6 +132,28 @@ mod tests {
 
     use super::*;
     use crate::client::context::{Surroundings, Wishes, resolve};
+
+    #[test]
+    fn a_database_is_found_by_the_url_that_programs_of_its_kind_take() {
+        let target = |kind: &str, database: Option<&str>, user: Option<&str>| -> Target {
+            serde_json::from_value(serde_json::json!({
+                "Name": "orders", "Arn": "arn:aws:munjigi:local-1:1:target/orders", "Address": "db.internal:1",
+                "Kind": kind, "Database": database, "UserName": user, "CreatedAt": 1.0, "UpdatedAt": 1.0,
+            }))
+            .unwrap()
+        };
+        let address: SocketAddr = "127.0.0.1:5433".parse().unwrap();
+        for (kind, database, user, line) in [
+            ("postgres", Some("orders"), Some("app"), "export DATABASE_URL=postgresql://app@127.0.0.1:5433/orders\n"),
+            ("postgres", None, None, "export DATABASE_URL=postgresql://127.0.0.1:5433\n"),
+            ("mysql", Some("a b"), Some("a@b"), "export DATABASE_URL=mysql://a%40b@127.0.0.1:5433/a%20b\n"),
+            ("redis", None, None, "export REDIS_URL=redis://127.0.0.1:5433\n"),
+            ("mongodb", Some("x"), None, "export MONGODB_URI=mongodb://127.0.0.1:5433/x\n"),
+            ("rdp", None, None, ""),
+        ] {
+            assert_eq!(database_line(&target(kind, database, user), address), line);
+        }
+    }
 
     #[test]
     fn the_youngest_proxy_in_the_background_is_the_one_that_is_used() {

@@ -82,7 +82,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::User(arguments) => wait_for(user::run(arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
         Command::CredentialProcess(arguments) => wait_for(credential_process::run(arguments)),
-        Command::Env(arguments) => env::run(&arguments),
+        Command::Env(arguments) => wait_for(env::run(arguments)),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plugin(arguments) => plugin::run(arguments),
         Command::Completion(arguments) => completion::run(&arguments),

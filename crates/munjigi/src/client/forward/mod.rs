@@ -22,6 +22,7 @@ mod reverse;
 mod serve;
 pub(crate) mod spec;
 mod standing;
+mod start;
 mod stdio;
 
 pub(crate) use connect::Connector;
@@ -30,5 +31,6 @@ pub(crate) use listen::Listener;
 pub(crate) use near::Near;
 pub(crate) use reverse::Reverse;
 pub(crate) use serve::{Lead, Served, serve};
-pub(crate) use standing::{ForwardStart, Opened, Standing, ended};
+pub(crate) use standing::{Opened, Standing, ended};
+pub(crate) use start::ForwardStart;
 pub(crate) use stdio::{PeerEnd, stdio};

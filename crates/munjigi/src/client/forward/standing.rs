@@ -8,9 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use munjigi_core::endpoint::Endpoint;
 use munjigi_core::session::{EndReason, ExitStatus};
-use munjigi_core::wire::message::{Accepted, End, ForwardWish, Open, OpenSession, Refused, open::Wish};
+use munjigi_core::wire::message::{Accepted, End, Open, Refused};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::DialError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,9 +17,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::Connector;
 use super::connect::{State, Up, Wanted};
 use super::reverse::{self, Reverses};
+use super::{Connector, ForwardStart};
 use crate::client::context::Context;
 use crate::client::road::{Dialer, Road, RoadEvent, Way, refusal_in, why};
 use crate::client::text::{duration, escaped};
@@ -40,40 +39,6 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(2);
 const PASSING: [&str; 3] = ["TargetNotConnected", "ServiceUnavailableException", "InternalServerError"];
 /// Refusals that say that the session is over.
 const GONE: [&str; 2] = ["DoesNotExistException", "SessionEnded"];
-
-/// What a session of connections is asked for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ForwardStart {
-    /// Node by name, id, id prefix or tag, or a target by name.
-    pub(crate) target: String,
-    /// Where its connections go. None: to the target's only place, or wherever each connection says if it is dynamic.
-    pub(crate) endpoints: Vec<Endpoint>,
-    /// Whether connections may go elsewhere, too.
-    pub(crate) dynamic: bool,
-    /// OS user for sockets and files; empty for the one that policy gives.
-    pub(crate) os_user: String,
-    /// Why, for the audit trail.
-    pub(crate) reason: String,
-    /// What it is for, a word of `[a-z]`: `forward`, `copy`, `db` …
-    pub(crate) purpose: &'static str,
-}
-
-impl ForwardStart {
-    fn wish(&self, token: Uuid) -> Wish {
-        Wish::Session(OpenSession {
-            target: self.target.clone(),
-            reason: self.reason.clone(),
-            client_token: token.to_string(),
-            forward: Some(ForwardWish {
-                endpoints: self.endpoints.iter().map(Into::into).collect(),
-                dynamic: self.dynamic,
-                os_user: self.os_user.clone(),
-                purpose: self.purpose.to_owned(),
-            }),
-            ..OpenSession::default()
-        })
-    }
-}
 
 /// A session that stands. Dropped, it is left to the server, which ends it after the resume window.
 #[derive(Debug)]

@@ -89,7 +89,7 @@ pub(super) fn begin(server: &Arc<Server>, socket: WebSocket, client_id: String, 
                 SessionKind::Port => port::serve(&server_in_task, channel, beginning).await,
             }
         };
-        stop.run_until_cancelled(serving).await
+        Box::pin(stop.run_until_cancelled(serving)).await
     });
 }
 

@@ -91,6 +91,11 @@ impl Decoder {
         }
     }
 
+    /// Returns how many bytes of a message that is not complete were taken.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Tells whether the stream stands between two messages.
     pub fn is_between(&self) -> bool {
         self.held.is_empty() && self.data == 0

@@ -68,9 +68,9 @@ impl SenderStream {
         self.file.as_ref().map(|file| file.so_far)
     }
 
-    /// Tells whether the stream stands between two messages.
-    pub fn is_between(&self) -> bool {
-        self.decoder.is_between()
+    /// Returns how many bytes of a message that is not complete were taken.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
     }
 
     fn advance(&mut self, count: u64) -> Result<(), CopyError> {
@@ -166,6 +166,11 @@ impl Receiving {
     /// Tells whether a further question may be put now.
     pub fn may_ask(&self) -> bool {
         self.asked < MAX_UNDER_WAY
+    }
+
+    /// Returns how many bytes of a message that is not complete were taken.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
     }
 
     /// Tells whether no file is under way.

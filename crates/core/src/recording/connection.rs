@@ -118,15 +118,15 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Hashes in JSON: 64 hexadecimal digits.
-mod hash {
+pub(super) mod hash {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::recording) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex::encode(hash))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    pub(in crate::recording) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
         let mut hash = [0; 32];
         hex::decode_to_slice(String::deserialize(deserializer)?, &mut hash).map_err(D::Error::custom)?;
         Ok(hash)
@@ -137,6 +137,9 @@ mod hash {
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Opened { number, destination, address } if address.is_empty() => {
+                write!(f, "connection {number} to {destination} opened")
+            }
             Self::Opened { number, destination, address } => {
                 write!(f, "connection {number} to {destination} opened ({address})")
             }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::StartMeta;
 use super::connection::Connection;
+use super::file::FileCopied;
 use super::frame::MAX_RECORD_PAYLOAD;
 use super::statement::{Statement, StatementEnd};
 use crate::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
@@ -61,6 +62,8 @@ pub enum EventKind {
     Statement(Box<Statement>),
     /// Such a statement ended.
     StatementEnd(Box<StatementEnd>),
+    /// A file was copied, or was not.
+    File(Box<FileCopied>),
     /// The session ended; always the last event, written by sealing.
     End {
         /// Why it ended.
@@ -105,6 +108,7 @@ const END: u8 = 8;
 const CONNECTION: u8 = 9;
 const STATEMENT: u8 = 10;
 const STATEMENT_END: u8 = 11;
+const FILE: u8 = 12;
 
 impl Event {
     /// Appends the event's coding. The caller has cut output and input to what fits into a record.
@@ -135,6 +139,7 @@ impl Event {
             EventKind::Connection(connection) => connection.encode(out),
             EventKind::Statement(statement) => statement.encode(out),
             EventKind::StatementEnd(end) => end.encode(out),
+            EventKind::File(file) => file.encode(out),
             EventKind::End { reason, exit } => {
                 put_bytes(out, reason.as_str().as_bytes());
                 match exit {
@@ -164,6 +169,7 @@ impl Event {
             EventKind::Connection(_) => CONNECTION,
             EventKind::Statement(_) => STATEMENT,
             EventKind::StatementEnd(_) => STATEMENT_END,
+            EventKind::File(_) => FILE,
             EventKind::End { .. } => END,
         }
     }
@@ -192,6 +198,7 @@ impl Event {
             CONNECTION => EventKind::Connection(Box::new(Connection::decode(cursor)?)),
             STATEMENT => EventKind::Statement(Box::new(Statement::decode(cursor)?)),
             STATEMENT_END => EventKind::StatementEnd(Box::new(StatementEnd::decode(cursor)?)),
+            FILE => EventKind::File(Box::new(FileCopied::decode(cursor)?)),
             END => EventKind::End {
                 reason: EndReason::parse(&cursor.text(MAX_MARKER_BYTES)?)?,
                 exit: match cursor.byte()? {

@@ -6,6 +6,7 @@
 pub mod asciicast;
 mod connection;
 mod event;
+mod file;
 mod frame;
 mod header;
 mod reader;
@@ -19,6 +20,7 @@ mod writer;
 
 pub use connection::Connection;
 pub use event::{Event, EventKind, InputData};
+pub use file::{FileCopied, FileDirection};
 pub use frame::{MAX_RECORD_BYTES, MAX_RECORD_PAYLOAD, RecordKind};
 pub use header::{DataKey, Header, HeaderError, MAX_HEADER_BYTES, VERSION};
 pub use reader::{Disorder, Position, Reader, Record, Seal, Tally, Tamper, Tampered};

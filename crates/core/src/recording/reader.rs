@@ -87,7 +87,11 @@ impl Tally {
                 self.input_bytes += contiguous(self.input_bytes, *offset, data.len())?;
             }
             EventKind::Connection(connection) => self.count(connection),
-            EventKind::Resize(_) | EventKind::Marker { .. } | EventKind::Statement(_) | EventKind::StatementEnd(_) => {}
+            EventKind::Resize(_)
+            | EventKind::Marker { .. }
+            | EventKind::Statement(_)
+            | EventKind::StatementEnd(_)
+            | EventKind::File(_) => {}
             EventKind::End { .. } => self.ended = true,
         }
         self.last_at = event.at;

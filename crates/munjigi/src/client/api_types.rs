@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta, Statement, StatementEnd};
+use munjigi_core::recording::{
+    Connection, Event, EventKind, FileCopied, InputData, StartMeta, Statement, StatementEnd,
+};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -229,7 +231,7 @@ pub(crate) struct RecordingPart<E> {
 pub(crate) struct RecordedEvent {
     /// Microseconds since the session's start.
     pub(crate) at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File` or `End`.
     pub(crate) kind: String,
     /// `Start`: who did what where.
     pub(crate) meta: Option<StartMeta>,
@@ -253,6 +255,8 @@ pub(crate) struct RecordedEvent {
     pub(crate) statement: Option<Statement>,
     /// `StatementEnd`: how it ended.
     pub(crate) statement_end: Option<StatementEnd>,
+    /// `File`: what was copied.
+    pub(crate) file: Option<FileCopied>,
     /// `End`: why.
     pub(crate) reason: Option<String>,
     /// `End`: exit code.
@@ -285,6 +289,7 @@ impl RecordedEvent {
             "Marker" => EventKind::Marker { text: self.text? },
             "Connection" => EventKind::Connection(Box::new(self.connection?)),
             "Statement" => EventKind::Statement(Box::new(self.statement?)),
+            "File" => EventKind::File(Box::new(self.file?)),
             "StatementEnd" => EventKind::StatementEnd(Box::new(self.statement_end?)),
             "End" => EventKind::End {
                 reason: EndReason::parse(self.reason.as_deref().unwrap_or_default())?,

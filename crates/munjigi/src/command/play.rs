@@ -148,12 +148,13 @@ async fn export_json(api: &mut Api, mut recording: RecordingReader) -> anyhow::R
     out.flush().context(CANNOT_WRITE)
 }
 
-/// Turns what happened to a connection or statement into lines: a port session prints nothing else.
+/// Turns what happened to a connection, statement or file into lines: a port session prints nothing else.
 fn told(event: Event, line_end: &str) -> Event {
     let line: &dyn Display = match &event.kind {
         EventKind::Connection(connection) => connection,
         EventKind::Statement(statement) => statement,
         EventKind::StatementEnd(end) => end,
+        EventKind::File(file) => file,
         _ => return event,
     };
     let bytes = Bytes::from(format!("{line}{line_end}").replace("\r\n", "\n").replace('\n', line_end));

@@ -67,6 +67,7 @@ fn batches() -> Vec<Vec<Event>> {
         vec![Event { at: 50, kind: EventKind::Marker { text: "client detached".to_owned() } }],
         connections(),
         statements(),
+        files(),
         vec![output(60, OutputStream::Stdout, 25, b"bye\n")],
     ]
 }
@@ -114,6 +115,22 @@ fn statements() -> Vec<Event> {
     let statement = |statement| EventKind::Statement(Box::new(statement));
     let end = |end| EventKind::StatementEnd(Box::new(end));
     [statement(plain), end(done), statement(full), end(failed)].map(|kind| Event { at: 57, kind }).into()
+}
+
+fn files() -> Vec<Event> {
+    let good = FileCopied {
+        connection: 1,
+        direction: FileDirection::Upload,
+        path: "/srv/보고서\u{1b}[2J".to_owned(),
+        bytes: 7,
+        kept: 3,
+        hash: [9; 32],
+        why: String::new(),
+    };
+    let (direction, hash, why) = (FileDirection::Download, [0; 32], "no space".to_owned());
+    let bad = FileCopied { direction, hash, why, ..good.clone() };
+    assert!(!good.to_string().contains('\u{1b}') && bad.to_string().ends_with("no space"));
+    [good, bad].map(|file| Event { at: 58, kind: EventKind::File(Box::new(file)) }).into()
 }
 
 #[test]

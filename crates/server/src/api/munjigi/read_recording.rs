@@ -7,7 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
-use munjigi_core::recording::{Connection, Event, EventKind, InputData, StartMeta, Statement, StatementEnd};
+use munjigi_core::recording::{
+    Connection, Event, EventKind, FileCopied, InputData, StartMeta, Statement, StatementEnd,
+};
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +70,7 @@ pub struct ReadRecordingOutput {
 pub struct RecordedEvent {
     /// Microseconds since the session's start.
     at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File` or `End`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<StartMeta>,
@@ -95,6 +97,9 @@ pub struct RecordedEvent {
     statement: Option<Statement>,
     #[serde(skip_serializing_if = "Option::is_none")]
     statement_end: Option<StatementEnd>,
+    /// `File`: what was copied; `Text` has it as a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<FileCopied>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<EndReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,6 +137,7 @@ impl From<Event> for RecordedEvent {
             EventKind::Statement(statement) => {
                 Self { kind: "Statement", text: Some(statement.to_string()), statement: Some(*statement), ..shown }
             }
+            EventKind::File(file) => Self { kind: "File", text: Some(file.to_string()), file: Some(*file), ..shown },
             EventKind::StatementEnd(end) => {
                 Self { kind: "StatementEnd", text: Some(end.to_string()), statement_end: Some(*end), ..shown }
             }

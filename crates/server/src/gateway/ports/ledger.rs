@@ -272,6 +272,7 @@ impl Ledger {
             + match &event {
                 EventKind::Statement(statement) => size_of_val(&**statement) + statement.weight(),
                 EventKind::StatementEnd(end) => size_of_val(&**end) + end.weight(),
+                EventKind::File(file) => size_of_val(&**file) + file.weight(),
                 _ => 0,
             };
         let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(STATEMENT_ROOM);

@@ -30,7 +30,8 @@ pub enum CopyFailure {
 }
 
 impl CopyFailure {
-    pub(crate) fn here(code: &'static str, why: impl Into<String>) -> Self {
+    /// Builds a failure of this end.
+    pub fn here(code: &'static str, why: impl Into<String>) -> Self {
         Self::Here { code, why: why.into() }
     }
 }

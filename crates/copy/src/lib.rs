@@ -5,6 +5,7 @@
 //! decides who may copy what.
 
 pub mod chunk;
+pub mod client;
 pub mod error;
 mod names;
 mod place;

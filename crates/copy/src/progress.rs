@@ -68,8 +68,8 @@ impl Progress {
     }
 
     pub(crate) fn total(&self, files: u64, bytes: u64) {
-        self.total_files.store(files, Ordering::Relaxed);
-        self.total_bytes.store(bytes, Ordering::Relaxed);
+        self.total_files.fetch_add(files, Ordering::Relaxed);
+        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn problem(&self, path: &EntryPath, why: &str) {

@@ -41,6 +41,8 @@ pub fn receive(what: Receive, out: Out, mut input: In, progress: &Arc<Progress>)
     let mut receiver =
         Receiver { target, out, progress: Arc::clone(progress), asked: VecDeque::new(), file: None, files: 0 };
     let result = receiver.run(&mut input);
+    // What could not be completed is gone before the sender can see that this end has ended.
+    receiver.file = None;
     if let Err(failure) = &result
         && let Some(message) = farewell(failure)
     {

@@ -48,8 +48,13 @@ pub fn send(what: Send, out: Out, answers: In, progress: &Arc<Progress>) -> Resu
             .spawn(move || shared.listen(answers, &progress))
             .map_err(|error| CopyFailure::here("InternalError", format!("no thread can be started: {error}")))?
     };
-    let sent = Sender { out, shared: Arc::clone(&shared), progress: Arc::clone(progress) }.run(what);
+    let mut sender = Sender { out, shared: Arc::clone(&shared), progress: Arc::clone(progress) };
+    let sent = sender.run(what);
+    // Whoever reads along takes the end of this direction for the end of all: it comes when all is answered, or when
+    // the other end can learn in no other way that it will hear no more.
+    let kept = sent.is_ok().then_some(sender);
     let answered = listener.join().unwrap_or(Err(CopyFailure::Gone));
+    drop(kept);
     match (sent, answered) {
         // The receiver's own words tell more than that its stream is closed.
         (Err(CopyFailure::Gone), Err(failure)) | (Ok(()), Err(failure)) => Err(failure),
@@ -138,7 +143,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn run(mut self, what: Send) -> Result<(), CopyFailure> {
+    fn run(&mut self, what: Send) -> Result<(), CopyFailure> {
         if what.totals
             && let Some((files, bytes)) = Walk::count(&what.sources, what.recursive, MAX_COUNTED)
         {

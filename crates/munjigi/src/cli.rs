@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Ls(command::ls::Arguments),
     Shell(command::shell::Arguments),
     Run(command::run::Arguments),
+    Cp(command::cp::Arguments),
     Forward(command::forward::Arguments),
     Sessions(command::sessions::Arguments),
     Watch(command::watch::Arguments),

@@ -17,6 +17,7 @@ mod aws_door;
 mod aws_plugin;
 mod aws_ports;
 mod contract;
+mod copy;
 mod documents;
 mod faults;
 mod forward;

@@ -14,8 +14,9 @@ use crate::api::error::Denial;
 use crate::api::operation::Requirement;
 use crate::api::ssm::target::node_requirement;
 use crate::door::{self, Decided, RequestMeta};
+use crate::gateway::copying::PathJudge;
 use crate::gateway::facts::SessionFacts;
-use crate::identity::Principal;
+use crate::identity::{Caller, Principal};
 use crate::store::{Node, StoreError, StoredTarget};
 use crate::{Server, targets};
 
@@ -98,9 +99,14 @@ impl<'a> Reaching<'a> {
                     .with("munjigi:ListenPort", at.port().to_string())
             }
         };
+        self.as_user(described)
+    }
+
+    /// Adds the OS user, where the node acts as one.
+    fn as_user(self, requirement: Requirement) -> Requirement {
         match self.os_user {
-            user if self.endpoint.needs_user() && !user.is_empty() => described.with("munjigi:OsUser", user),
-            _ => described,
+            user if self.endpoint.needs_user() && !user.is_empty() => requirement.with("munjigi:OsUser", user),
+            _ => requirement,
         }
     }
 }
@@ -187,4 +193,27 @@ impl Resource {
             Self::Target(target) => targets::requirement(server, action, &target.name, Some(target)),
         }
     }
+}
+
+/// Prepares to judge every file of a copy by its real path, as the caller is permitted at that moment.
+pub(crate) async fn file_judge(
+    server: &Arc<Server>,
+    caller: &Caller,
+    facts: &Arc<SessionFacts>,
+    endpoint: &Endpoint,
+    request: &RequestMeta,
+) -> Result<PathJudge, StoreError> {
+    let node = server.known_nodes.get(server, &facts.node).await?;
+    let resource = Resource::of(server, facts, node).await?;
+    let (server, caller, facts) = (Arc::clone(server), caller.clone(), Arc::clone(facts));
+    let (endpoint, request) = (endpoint.clone(), request.clone());
+    Ok(Box::new(move |path: &str| {
+        let gone = || "the caller's access has ended".to_owned();
+        let present = server.identities.present(&caller).ok_or_else(gone)?;
+        let reaching = Reaching::new(&endpoint, &facts.os_user);
+        let resource = resource.as_ref().map_err(|denial| denial.message.clone())?;
+        let asked = reaching.as_user(resource.about(&server, reaching.action()).with("munjigi:Path", path));
+        let judged = door::judge(&server, present.principal(), vec![asked], &request).1;
+        judged.map_err(|denial| format!("{path:?}: {}", denial.message))
+    }))
 }

@@ -194,7 +194,8 @@ impl Ports {
                 let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
                 let socket = answer.map_err(|error| failed(&error))??.pop();
                 let socket = socket.ok_or_else(|| failed(&"the privileged half sent no socket"))?;
-                return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, endpoint.to_string()));
+                // There is no address to it.
+                return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, String::new()));
             }
             // Served by `listening`.
             Endpoint::Listen(_) => return Err(failed(&format!("nothing can be connected to at {endpoint}"))),

@@ -5,6 +5,7 @@ pub(crate) mod api_types;
 pub(crate) mod children;
 pub(crate) mod clock;
 pub(crate) mod context;
+pub(crate) mod copy;
 pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod embedded;

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod authorized_keys;
 mod beside;
 pub(crate) mod completion;
+pub(crate) mod cp;
 pub(crate) mod credential_process;
 pub(crate) mod db;
 pub(crate) mod doctor;
@@ -66,6 +67,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Server(arguments) => server::run(arguments),
         Command::Ls(arguments) => wait_for(ls::run(arguments)),
         Command::Shell(arguments) => wait_for(shell::run(arguments)),
+        Command::Cp(arguments) => wait_for(cp::run(arguments)),
         Command::Run(arguments) => wait_for(run::run(arguments)),
         Command::Forward(arguments) => forward::run(arguments),
         Command::Attach(arguments) => wait_for(attach::run(arguments)),

@@ -12,6 +12,7 @@ use munjigi_core::session::EndReason;
 use tokio::sync::{mpsc, oneshot, watch};
 
 mod backlog;
+pub(crate) mod copying;
 pub mod door_aws;
 pub(crate) mod door_lane;
 pub(crate) mod door_link;

@@ -16,7 +16,7 @@ use munjigi_core::wire::message::{
     Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::{Connection, Opener, Stream};
+use munjigi_link::{Connection, MovingStream, Opener, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream};
-use super::{close_in_background, incoming, inspect, ports, watch_stream};
+use super::{close_in_background, copying, incoming, inspect, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -39,6 +39,7 @@ use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
 use crate::clock;
 use crate::door::{self, RequestMeta};
+use crate::forwarding;
 use crate::identity::{Caller, Principal};
 use crate::ssh_logins::Unreported;
 
@@ -257,10 +258,21 @@ async fn connect(
         Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
     };
     let listen = endpoint.clone().filter(|endpoint| matches!(endpoint, Endpoint::Listen(_)));
+    let reached = endpoint.as_ref().or_else(|| facts.endpoints.first());
+    let files = reached.and_then(copying::direction).zip(reached.cloned());
     let connection = match session.connect_to(endpoint, caller, request).await {
         Ok(connection) => connection,
         Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
     };
+    if let Some((direction, endpoint)) = files {
+        let Ok(judge) = forwarding::file_judge(server, caller, facts, &endpoint, request).await else {
+            let error = ports::PortError::NotJudged;
+            return refuse(stream, error.code(), error.to_string(), "", request);
+        };
+        let journal = session.journal(&connection);
+        let Some(client) = accept(server, owner, stream, &session, &connection).await else { return };
+        return copying::relay(server, facts, client, connection, journal, (direction, judge)).await;
+    }
     let eyes = match facts.target().filter(|target| target.inspect) {
         Some(target) => match inspect::Context::of(server, &session, &connection, target).await {
             Ok(context) => Some(context),
@@ -271,19 +283,23 @@ async fn connect(
     // For as long as the stream lasts, who connects there is offered to this client.
     let _registered =
         listen.map(|listen| incoming::register(server, facts.id.clone(), connection.listener(), opener, listen));
-    accept_connection(server, owner, stream, &session, connection, eyes).await;
+    let Some(client) = accept(server, owner, stream, &session, &connection).await else { return };
+    match eyes {
+        Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
+        None => ports::relay(client, connection).await,
+    }
 }
 
-/// Answers that the connection stands, and carries it, with `eyes` as what its protocol says. With the token in the answer the client may dial a lane.
-async fn accept_connection(
+/// Answers that the connection stands; returns the client's end of it. With the token in the answer the client may dial
+/// a lane.
+async fn accept(
     server: &Arc<Server>,
     owner: &Principal,
     stream: FrameStream,
     session: &PortSession,
-    connection: PortStream,
-    eyes: Option<inspect::Context>,
-) {
-    let Some((stream, early)) = stream.into_link() else { return };
+    connection: &PortStream,
+) -> Option<MovingStream> {
+    let (stream, early) = stream.into_link()?;
     let (mut client, token) = server.gateway.lanes.expect(stream, LaneOwner::client(owner));
     let accepted = Accepted {
         session_id: session.handle().facts.id.to_string(),
@@ -300,13 +316,10 @@ async fn accept_connection(
         client.flush().await
     };
     if !matches!(tokio::time::timeout(OPEN_LIMIT, answering).await, Ok(Ok(()))) {
-        return;
+        return None;
     }
     client.unread(early);
-    match eyes {
-        Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
-        None => ports::relay(client, connection).await,
-    }
+    Some(client)
 }
 
 async fn watch(

@@ -71,6 +71,11 @@ impl ConnectError {
         let of_the_session = ["TargetNotConnected", "SessionEnded", "DoesNotExistException"];
         matches!(self, Self::Refused { code, .. } if of_the_session.contains(&code.as_str()))
     }
+
+    /// Tells whether it may be worth asking again.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Broken(_)) || self.is_of_the_session()
+    }
 }
 
 /// Where the session is to be had.

@@ -54,7 +54,7 @@ impl Journal {
         self.note(EventKind::StatementEnd(Box::new(end))).await
     }
 
-    /// Hands over either of both.
+    /// Hands over an event of this connection; waits while the recorder is behind. Fails once the session is over.
     pub async fn note(&self, event: EventKind) -> Result<(), PortError> {
         let number = self.ledger.note_statement(event).await?;
         self.noted.fetch_max(number, Ordering::Relaxed);

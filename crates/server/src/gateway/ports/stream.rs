@@ -71,6 +71,11 @@ impl PortStream {
         &self.address
     }
 
+    /// Says why the connection is dropped.
+    pub fn break_off(&mut self, why: &str) {
+        self.broken.get_or_insert_with(|| why.to_owned());
+    }
+
     /// Fails once the session is over; else sees to it that the task hears of it.
     fn check(&mut self, direction: usize, cx: &mut Context<'_>) -> io::Result<()> {
         let over = self.over.get_mut(direction).is_some_and(|over| over.as_mut().poll(cx).is_ready());

@@ -22,9 +22,6 @@ use eye::Eye;
 use follow::Followed;
 use outbox::Outbox;
 
-/// Bytes read at once in each direction; more than the longest message but data.
-const BUFFER: usize = 64 * 1024;
-
 /// Answers whether a file at this real path may be copied; the error is for people.
 pub(crate) type PathJudge = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
@@ -50,7 +47,7 @@ pub(super) async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     let written = tokio::spawn(Arc::clone(&outbox).write(Arc::clone(server), Arc::clone(facts), journal));
     let eye = Eye::new(direction, connection.number(), judge);
     let mut followed = Followed::new(connection, PortStream::break_off, eye, outbox);
-    if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut door, &mut followed, BUFFER, BUFFER).await {
+    if let Err(error) = munjigi_link::relay::relay(&mut door, &mut followed).await {
         tracing::debug!(%error, "a copy broke");
     }
     drop(followed);

@@ -104,7 +104,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             if !this.outbox.has_room(cx) {
                 return Poll::Pending;
             }
-            // The rest of a message goes behind its beginning; a message is shorter than a relay's buffer.
+            // The rest of a message goes behind its beginning; a message is shorter than the relay's buffer, which is
+            // empty whenever it reads.
             if buf.remaining() <= this.pending.len() {
                 return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
             }

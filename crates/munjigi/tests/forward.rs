@@ -12,33 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::faults::user;
-use crate::harness::server::Running;
 use crate::harness::sshd::TestSshd;
-use crate::harness::{TestServer, output, success, wait_for};
-
-/// A forward in the foreground; it is ended when it is dropped.
-struct Forward {
-    process: Running,
-    said: Value,
-}
-
-impl Forward {
-    /// Starts it and waits until it serves.
-    fn start(server: &TestServer, arguments: &[&str]) -> Self {
-        let mut command = server.munjigi(&["forward", "--output", "json"]);
-        let (process, rest) = Running::start(command.args(arguments), "{");
-        Self { process, said: serde_json::from_str(&format!("{{{rest}")).unwrap() }
-    }
-
-    /// Returns the port of the first, second … thing that listens.
-    fn port(&self, number: usize) -> u16 {
-        self.said["Forwards"][number]["Port"].as_u64().unwrap().try_into().unwrap()
-    }
-
-    fn session(&self) -> &str {
-        self.said["SessionId"].as_str().unwrap()
-    }
-}
+use crate::harness::{TestForward, TestServer, output, success, wait_for};
 
 /// Serves each connection with `serve`, on a port of its own.
 fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
@@ -129,7 +104,7 @@ fn curl_loads_sixty_pages_at_once_through_a_port_and_through_a_proxy() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
     let page = web();
-    let forward = Forward::start(&server, &["web-1", &format!("0:localhost:{page}"), "-D", "0"]);
+    let forward = TestForward::start(&server, &["web-1", &format!("0:localhost:{page}"), "-D", "0"]);
     let through_port = format!("http://127.0.0.1:{}/[1-60]", forward.port(0));
     // A name that only means something on the node, seen from where it is looked up.
     let through_proxy = format!("http://localhost:{page}/[1-60]");
@@ -156,7 +131,7 @@ fn curl_loads_sixty_pages_at_once_through_a_port_and_through_a_proxy() {
 fn a_proxy_says_why_there_is_no_connection() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
-    let forward = Forward::start(&server, &["web-1", "-D", "0"]);
+    let forward = TestForward::start(&server, &["web-1", "-D", "0"]);
     let port = forward.port(0);
     for (name, to, code) in [
         ("localhost", echo(), 0),
@@ -267,7 +242,7 @@ fn redis_is_reached_over_a_port_and_from_socket_to_socket() {
     let mut redis = redis.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("redis", || TcpStream::connect(("127.0.0.1", port.parse().unwrap())).ok().map(drop));
     let sockets = format!("unix:{}:unix:{}", here.display(), there.display());
-    let forward = Forward::start(&server, &["web-1", "--user", &user(), &format!("0:{port}"), &sockets]);
+    let forward = TestForward::start(&server, &["web-1", "--user", &user(), &format!("0:{port}"), &sockets]);
     assert_eq!(std::fs::metadata(&here).unwrap().permissions().mode() & 0o777, 0o600);
     let local = forward.port(0).to_string();
     let ways = [vec!["-p", &local], vec!["-s", here.to_str().unwrap()]];
@@ -289,7 +264,7 @@ fn a_port_of_the_node_leads_to_this_machine() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
     let nobody = format!("0:localhost:{}", closed());
-    let forward = Forward::start(&server, &["web-1", "-R", &format!("0:localhost:{}", echo()), "-R", &nobody]);
+    let forward = TestForward::start(&server, &["web-1", "-R", &format!("0:localhost:{}", echo()), "-R", &nobody]);
     assert_eq!(forward.said["Forwards"][0]["Kind"], "reverse");
     // The node is this machine, too: whoever connects to its port is connected from here.
     assert_eq!(exchange(forward.port(0), "from over there").unwrap(), "from over there");
@@ -391,7 +366,7 @@ fn carries_again(port: u16) {
 fn a_forward_outlives_the_server_the_node_and_its_session() {
     let mut server = TestServer::with_config("[session]\nidle_timeout_seconds = 5\n");
     let mut agent = server.agent("web-1");
-    let mut forward = Forward::start(&server, &["web-1", &format!("0:localhost:{}", echo())]);
+    let mut forward = TestForward::start(&server, &["web-1", &format!("0:localhost:{}", echo())]);
     let port = forward.port(0);
     assert_eq!(exchange(port, "hello").unwrap(), "hello");
     server.kill();
@@ -422,7 +397,7 @@ fn a_forward_outlives_the_server_the_node_and_its_session() {
 fn more_connections_than_a_session_has_wait_for_their_turn() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
-    let mut forward = Forward::start(&server, &["web-1", &format!("0:localhost:{}", echo())]);
+    let mut forward = TestForward::start(&server, &["web-1", &format!("0:localhost:{}", echo())]);
     let port = forward.port(0);
     let programs: Vec<_> = (0..400)
         .map(|number| {

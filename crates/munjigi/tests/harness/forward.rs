@@ -7,8 +7,8 @@ use super::server::Running;
 
 /// A forward; it is ended when it is dropped.
 pub(crate) struct TestForward {
-    _process: Running,
-    said: Value,
+    pub(crate) process: Running,
+    pub(crate) said: Value,
 }
 
 impl TestForward {
@@ -16,7 +16,7 @@ impl TestForward {
     pub(crate) fn start(server: &TestServer, arguments: &[&str]) -> Self {
         let mut command = server.munjigi(&["forward", "--output", "json"]);
         let (process, rest) = Running::start(command.args(arguments), "{");
-        Self { _process: process, said: serde_json::from_str(&format!("{{{rest}")).unwrap() }
+        Self { process, said: serde_json::from_str(&format!("{{{rest}")).unwrap() }
     }
 
     /// Returns the port of the first, second … thing that listens.

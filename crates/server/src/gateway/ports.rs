@@ -31,6 +31,7 @@ pub use granted::Granted;
 pub use journal::Journal;
 pub use ledger::{Ledger, Reached};
 pub use relay::relay;
+pub(in crate::gateway) use relay::send;
 pub use stream::PortStream;
 pub use summary::ConnectionSummary;
 

@@ -5,19 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use munjigi_core::session::EndReason;
 use munjigi_core::wire::{Frame, FrameSet};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::launch::{Surroundings, launch};
 use super::peer::FrameStream;
-use super::ports::{PortSession, PortStream};
+use super::ports::{PortSession, PortStream, send};
 use super::websocket::{self, Event, Message, Terms, WebSocket, WebSocketError};
 use crate::Server;
 use crate::api::ec2_instance_connect::open_tunnel::{OpenTunnel, OpenTunnelInput};
@@ -201,7 +201,7 @@ async fn pump(socket: &mut WebSocket, stream: PortStream) -> (CloseCode, String)
     let mut buffer = BytesMut::with_capacity(MAX_CHUNK);
     // At most one piece waits in each direction: who does not read stops the other from sending.
     let (mut to_client, mut incoming) = (None::<Bytes>, Bytes::new());
-    let mut unflushed = false;
+    let (mut unflushed, mut unsent) = (false, false);
     loop {
         if !incoming.is_empty()
             && socket.has_room()
@@ -212,17 +212,19 @@ async fn pump(socket: &mut WebSocket, stream: PortStream) -> (CloseCode, String)
                 return (CloseCode::Away, error.to_string());
             }
         }
+        let reads = incoming.is_empty();
         tokio::select! {
             read = from_node.read_buf(&mut buffer), if to_client.is_none() => match read {
                 Ok(0) => return (CloseCode::Normal, "the node closed the connection".to_owned()),
                 Ok(_) => to_client = Some(buffer.split().freeze()),
                 Err(error) => return (CloseCode::Normal, error.to_string()),
             },
-            written = to_node.write(&incoming), if !incoming.is_empty() => match written {
-                Ok(count) => incoming.advance(count.min(incoming.len())),
-                Err(error) => return (CloseCode::Normal, error.to_string()),
-            },
-            step = step(socket, incoming.is_empty(), to_client.is_some(), unflushed) => match step {
+            sent = send(&mut to_node, &mut incoming, &mut unsent), if unsent || !incoming.is_empty() => {
+                if let Err(error) = sent {
+                    return (CloseCode::Normal, error.to_string());
+                }
+            }
+            step = step(socket, reads, to_client.is_some(), unflushed) => match step {
                 Ok(Step::Flushed) => unflushed = false,
                 Ok(Step::Event(Event::Received(Message::Binary(bytes)))) => incoming = bytes,
                 Ok(Step::Event(Event::Received(Message::Text(_)))) => {

@@ -107,6 +107,8 @@ fn next_outgoing(mux: &mut Mux, failed: &mut bool) -> Option<Outgoing> {
 struct Carrier<S> {
     connection: S,
     inward: Bytes,
+    /// Bytes were written that may not be on their way yet.
+    unflushed: bool,
 }
 
 struct Ports<S> {
@@ -134,7 +136,7 @@ enum Polled {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ports<S> {
     fn begin(&mut self, id: u32, connection: S) {
-        self.carriers.insert(id, Carrier { connection, inward: Bytes::new() });
+        self.carriers.insert(id, Carrier { connection, inward: Bytes::new(), unflushed: false });
     }
 
     /// Moves what can be moved; ready if anything was.
@@ -179,12 +181,23 @@ fn poll_inward<S: AsyncWrite + Unpin>(
         if carrier.inward.is_empty() {
             match mux.read(id) {
                 Read::Data(bytes) => carrier.inward = bytes,
+                Read::Nothing if carrier.unflushed => match Pin::new(&mut carrier.connection).poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {
+                        carrier.unflushed = false;
+                        return polled;
+                    }
+                    Poll::Ready(Err(_)) => return Polled::Broken,
+                    Poll::Pending => return polled,
+                },
                 Read::Nothing => return polled,
                 Read::End => return Polled::ClientEnded,
             }
         }
         match Pin::new(&mut carrier.connection).poll_write(cx, &carrier.inward) {
-            Poll::Ready(Ok(count @ 1..)) => carrier.inward.advance(count),
+            Poll::Ready(Ok(count @ 1..)) => {
+                carrier.inward.advance(count);
+                carrier.unflushed = true;
+            }
             Poll::Ready(_) => return Polled::Broken,
             Poll::Pending => return polled,
         }

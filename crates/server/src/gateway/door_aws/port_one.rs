@@ -9,6 +9,8 @@ use munjigi_core::wire::aws::payload::Flag;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::sync::mpsc;
 
+use crate::gateway::ports::send;
+
 use super::data_channel::{DataChannel, MAX_PAYLOAD, Outgoing};
 
 /// How long a destination may go on sending to a client that has closed its connection, before it is cut.
@@ -37,13 +39,14 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Over {
     let (mut read, mut write) = split(connection);
     let mut buffer = BytesMut::new();
+    let mut unflushed = false;
     loop {
         tokio::select! {
-            written = write.write_buf(&mut pending), if !pending.is_empty() => match written {
-                Ok(0) => return Over::Broken(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) => return Over::Broken(error),
-            },
+            sent = send(&mut write, &mut pending, &mut unflushed), if unflushed || !pending.is_empty() => {
+                if let Err(error) = sent {
+                    return Over::Broken(error);
+                }
+            }
             // Not received while the destination is slow: then the client is held back.
             payload = channel.incoming.recv(), if pending.is_empty() => match payload {
                 Some((PayloadType::Output, bytes)) => pending = bytes,

@@ -215,7 +215,10 @@ fn what_was_written_is_read_in_any_pieces() {
     }
     let verdict = check(&file);
     assert!(verdict.is_whole(), "{verdict:?}");
-    assert_eq!((verdict.records, verdict.bytes, verdict.hash), (9, file.len() as u64, sealed.hash));
+    assert_eq!(
+        (verdict.records, verdict.bytes, verdict.hash),
+        (batches().len() as u64 + 1, file.len() as u64, sealed.hash)
+    );
     let tally = verdict.tally.unwrap();
     assert_eq!((tally.stdout_bytes, tally.stderr_bytes, tally.input_bytes), (26, 3, 15));
     assert_eq!(tally.output_end(), 29);

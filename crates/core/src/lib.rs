@@ -4,6 +4,7 @@
 //! randomness are arguments. That is what lets a rule be tested a hundred thousand times a second.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod arn;
 pub mod audit;
 pub mod copy;

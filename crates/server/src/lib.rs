@@ -35,6 +35,7 @@ mod running;
 mod service_event;
 pub mod sessions;
 mod setup;
+pub mod ssh_authority;
 mod ssh_logins;
 pub mod store;
 pub mod targets;
@@ -69,6 +70,7 @@ pub struct Server {
     pub(crate) connection_trail: forwarding::Trail,
     pub(crate) preferences: api::ssm::preferences::PreferencesInForce,
     pub(crate) keys: keys::Keys,
+    pub(crate) ssh_authority: ssh_authority::SshAuthority,
     /// Every host name and address that the server is reached by.
     pub(crate) names: BTreeSet<String>,
     pub(crate) authenticator: identity::Authenticator,

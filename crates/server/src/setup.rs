@@ -34,6 +34,7 @@ use crate::keys::Keys;
 use crate::recording::Recordings;
 use crate::running::Running;
 use crate::sessions::Book;
+use crate::ssh_authority::SshAuthority;
 use crate::store::Store;
 use crate::tls::{self, Tls};
 use crate::{Server, clock, forwarding, revoke, sessions, witness};
@@ -88,6 +89,7 @@ impl Server {
         let directory = options.data_dir.as_path();
         let deployment = Deployment { account: store.account().clone(), region: config.region.as_str().into() };
         let keys = Keys::open(&store, now).await?;
+        let ssh_authority = SshAuthority::open(&store, now).await?;
         let identities = Identities::new(deployment.clone());
         let session_tokens = SessionTokens::open(&store).await.context("failed to open the key of session tokens")?;
         let listen = options.listen.as_deref().or(config.listen.as_deref()).unwrap_or(DEFAULT_LISTEN);
@@ -126,6 +128,7 @@ impl Server {
             connection_trail,
             preferences: crate::api::ssm::preferences::PreferencesInForce::default(),
             keys,
+            ssh_authority,
             names,
             authenticator: Authenticator::new()?,
             replays: Replays::default(),

@@ -183,6 +183,7 @@ operations![
     ec2_instance_connect::SendSerialConsoleSSHPublicKey,
     munjigi::AttachSession,
     munjigi::DeleteTarget,
+    munjigi::DescribeSshAuthority,
     munjigi::DescribeTargets,
     munjigi::Explain,
     munjigi::LeaveNode,

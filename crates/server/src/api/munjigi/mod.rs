@@ -2,6 +2,7 @@
 
 pub mod attach_session;
 pub mod delete_target;
+pub mod describe_ssh_authority;
 pub mod describe_targets;
 pub mod explain;
 pub mod leave_node;
@@ -21,6 +22,7 @@ pub mod verify_trail;
 
 pub use attach_session::AttachSession;
 pub use delete_target::DeleteTarget;
+pub use describe_ssh_authority::DescribeSshAuthority;
 pub use describe_targets::DescribeTargets;
 pub use explain::Explain;
 pub use leave_node::LeaveNode;

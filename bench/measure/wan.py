@@ -171,11 +171,11 @@ def bulk(bench, net, ways, inside, title, trips):
     settle()
     figures, goals = [], []
     # Slow start and the way to a lane take a good second at 100 ms; the second half of the time shall be after that.
-    seconds = 4 if sum(trips) < 0.05 else 6
+    seconds = (4 if sum(trips) < 0.05 else 6) - (1 if bench.options.quick else 0)
     names = [name for name in ways if name != SSH_J]
     for way in ("up", "down"):
         rate, watch = Figures(f"forward, {way}, at {title}", "MiB/s"), Measured()
-        for number in range(bench.rounds(2)):
+        for number in range(bench.rounds(2, quick=1)):
             rate.add(watch.round(names, number, lambda name: load(
                 bench, "flow", ways[name].address, seconds + 40, inside, way=way, seconds=seconds)["steady_mib_per_second"]))
         figures.append(rate)
@@ -199,7 +199,7 @@ def narrow(bench, net, ssh, munjigi, ways, inside):
               "munjigi": (munjigi.command("near", line, terminal=True), munjigi.environment, MUNJIGI)}
     figures = {share: Figures(f"echo {share} beside a full line of 100 Mbit/s at 20 + 20 ms", "ms") for share in ("p50", "p95")}
     watch = Measured()
-    for number in range(bench.rounds(2)):
+    for number in range(bench.rounds(2, quick=1)):
         values = {share: {} for share in figures}
 
         def run(name):

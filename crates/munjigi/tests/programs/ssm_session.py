@@ -241,11 +241,14 @@ class Session:
     def run_shell(self):
         command = ["sh"] if self.kind == "Standard_Stream" else ["sh", "-c", self.commands()]
         master, slave = pty.openpty()
+        # Before the process: what is typed while there is one and no terminal would be taken for a command's and dropped.
+        self.master = master
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                                         env=self.environment(),
                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
-        self.master = master
+        if self.cancelled:
+            self.cancel()
         profile = self.document["inputs"]["shellProfile"]["linux"]
         if self.kind == "Standard_Stream" and profile:
             os.write(master, profile.encode() + b"\n")

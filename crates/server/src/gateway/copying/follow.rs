@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use super::eye::{Eye, From};
 use super::outbox::{Entry, Outbox};
 
+/// How much is read at once behind the beginning of a message for which the reader has no room, bytes.
+const ASIDE: usize = 4 * 1024;
+
 /// A copy's stream to the node.
 pub(super) struct Followed<S> {
     /// `None` once the copy was denied: the node hears no more of it.
@@ -24,6 +27,8 @@ pub(super) struct Followed<S> {
     outbox: Arc<Outbox>,
     /// The beginning of a message of the node that is not complete.
     pending: Vec<u8>,
+    /// Whole messages for which the reader had no room.
+    whole: Vec<u8>,
     /// Bytes that were looked at and that the node's stream has not taken yet.
     ahead: usize,
     last_word: Option<LastWord>,
@@ -40,8 +45,8 @@ struct LastWord {
 
 impl<S> Followed<S> {
     pub(super) fn new(node: S, break_off: fn(&mut S, &str), eye: Eye, outbox: Arc<Outbox>) -> Self {
-        let (pending, ahead, last_word) = (Vec::new(), 0, None);
-        Self { node: Some(node), break_off, eye, outbox, pending, ahead, last_word, has_ended: false }
+        let (pending, whole, ahead, last_word) = (Vec::new(), Vec::new(), 0, None);
+        Self { node: Some(node), break_off, eye, outbox, pending, whole, ahead, last_word, has_ended: false }
     }
 
     /// Looks at bytes; returns how many were looked at, and how many of those are held back.
@@ -85,17 +90,57 @@ impl<S> Followed<S> {
             }
             word.written = None;
         }
-        let count = word.bytes.len().min(buf.remaining());
-        buf.put_slice(word.bytes.get(..count).unwrap_or_default());
-        word.bytes.drain(..count);
+        give(&mut word.bytes, buf);
         Poll::Ready(Ok(()))
     }
+
+    /// Notes the node's end; one inside of a message is no good one.
+    fn end_of_node(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.has_ended = true;
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> Followed<S> {
+    /// Reads behind the beginning of a message, whatever room the reader has; whole messages are `whole` then.
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(node) = &mut self.node else { return Poll::Ready(Ok(())) };
+        let mut room = [0; ASIDE];
+        let mut read = ReadBuf::new(&mut room);
+        ready!(Pin::new(node).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(self.end_of_node());
+        }
+        let before = self.pending.len();
+        let (taken, held) = self.look(From::Node, read.filled())?;
+        self.pending.extend_from_slice(read.filled());
+        let rest = self.pending.split_off((before + taken).saturating_sub(held));
+        self.whole = std::mem::replace(&mut self.pending, rest);
+        if self.node.is_none() {
+            self.pending.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Moves as many bytes as there is room for.
+fn give(bytes: &mut Vec<u8>, buf: &mut ReadBuf<'_>) {
+    let count = bytes.len().min(buf.remaining());
+    buf.put_slice(bytes.get(..count).unwrap_or_default());
+    bytes.drain(..count);
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
+            if !this.whole.is_empty() || buf.remaining() == 0 {
+                give(&mut this.whole, buf);
+                return Poll::Ready(Ok(()));
+            }
             let Some(node) = &mut this.node else { return this.poll_last_word(cx, buf) };
             if this.has_ended {
                 // The client takes this for the end of the copy, and may end the session: all is written by then.
@@ -104,10 +149,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             if !this.outbox.has_room(cx) {
                 return Poll::Pending;
             }
-            // The rest of a message goes behind its beginning; a message is shorter than the relay's buffer, which is
-            // empty whenever it reads.
+            // The rest of a message goes behind its beginning. The relay always has room for both.
             if buf.remaining() <= this.pending.len() {
-                return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+                ready!(this.poll_aside(cx))?;
+                continue;
             }
             let begin = buf.filled().len();
             buf.put_slice(&this.pending);
@@ -119,11 +164,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             }
             if buf.filled().len() == before {
                 buf.set_filled(begin);
-                // An end inside of a message is no good one.
-                if !this.pending.is_empty() {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                }
-                this.has_ended = true;
+                this.end_of_node()?;
                 continue;
             }
             let (taken, held) = this.look(From::Node, buf.filled().get(before..).unwrap_or_default())?;

@@ -184,6 +184,58 @@ async fn a_denied_upload_stops_before_its_name_is_complete_at_the_node() {
     assert!(String::from_utf8_lossy(&rest).contains("not for you"));
 }
 
+/// Reads with room for so many bytes at a time until the stream ends or has nothing to give.
+fn read_by(followed: &mut Followed<DuplexStream>, room: usize) -> Vec<u8> {
+    let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
+    loop {
+        let mut buf = tokio::io::ReadBuf::new(&mut buffer);
+        let mut cx = Context::from_waker(Waker::noop());
+        match tokio::io::AsyncRead::poll_read(Pin::new(followed), &mut cx, &mut buf) {
+            Poll::Ready(read) => read.unwrap(),
+            Poll::Pending => return all,
+        }
+        if buf.filled().is_empty() {
+            return all;
+        }
+        all.extend_from_slice(buf.filled());
+    }
+}
+
+#[tokio::test]
+async fn whatever_room_a_reader_has_it_gets_every_whole_message_and_nothing_that_is_denied() {
+    let good = [ready(), file("open"), file("a name that is longer than the room of most readers here")].concat();
+    let sent = [good.clone(), file("secret"), file("open2")].concat();
+    let why = "/srv/secret is not for you".to_owned();
+    let last = encode(&[Message::Failed { code: "AccessDeniedException".to_owned(), why }]);
+    for room in [1, 2, 3, 5, 17, 40, 63, 64, 65, 128, 4096] {
+        for pieces in [1, 7, 1 << 20] {
+            let (mut followed, mut node, outbox) = followed(FileDirection::Download, 1 << 20);
+            followed.write_all(&hello()).await.unwrap();
+            for piece in sent.chunks(pieces) {
+                node.write_all(piece).await.unwrap();
+            }
+            let heard = read_by(&mut followed, room);
+            assert_eq!(heard, good, "room for {room}, pieces of {pieces}");
+            assert_eq!(written(&outbox).len(), 3);
+            assert_eq!(read_by(&mut followed, room), last, "room for {room}, pieces of {pieces}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_inside_of_a_message_is_an_error_for_any_reader() {
+    for room in [1, 64, 4096] {
+        let (mut followed, mut node, _outbox) = followed(FileDirection::Download, 1 << 20);
+        followed.write_all(&hello()).await.unwrap();
+        let sent = ready();
+        node.write_all(&sent[..sent.len() - 1]).await.unwrap();
+        drop(node);
+        let mut buffer = vec![0; room];
+        let error = timeout(LONG, followed.read(&mut buffer)).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "room for {room}");
+    }
+}
+
 #[tokio::test]
 async fn bytes_pass_unchanged_through_a_narrow_node() {
     let (mut followed, mut node, _outbox) = followed(FileDirection::Upload, 7);

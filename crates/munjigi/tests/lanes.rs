@@ -246,9 +246,17 @@ fn a_server_that_dies_in_the_middle_is_an_error_at_both_ends() {
     killed.recv().unwrap();
     server.kill();
     server.start_again();
-    // What the dead server had written is whole, and says of the session how it ended or goes on.
+    // What the dead server had written is whole, and the connection that it carried has an end.
     success(&mut server.munjigi(&["verify"]));
-    drop(forward);
+    let session = forward.unwrap().session();
+    let opened = event(&server, "OpenConnection", &session);
+    let closed = event(&server, "CloseConnection", &session);
+    let end = &closed["additionalEventData"];
+    assert_eq!(end["endReason"], "lost: the server stopped", "{closed}");
+    assert_eq!(end["connection"], opened["responseElements"]["connection"], "{closed}");
+    assert_eq!((&end["bytesIn"], &end["sha256Out"]), (&Value::Null, &Value::Null), "{closed}");
+    let recording = success(&mut server.munjigi(&["play", &session, "--cast"]));
+    assert!(recording.contains("connection 1 lost") && !recording.contains("connection 1 closed"), "{recording}");
 }
 
 #[test]

@@ -5,8 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use munjigi_core::id::{NodeId, SessionId, UniqueId};
+use munjigi_core::recording::{Connection, Event, EventKind};
 use munjigi_core::session::{EndReason, SessionKind, SessionStatus};
 use munjigi_core::wire::message::End;
 use serde_json::json;
@@ -18,10 +20,12 @@ use crate::api::error::ApiError;
 use crate::api::prepare::Judged;
 use crate::clock;
 use crate::door::{RequestMeta, Via};
+use crate::forwarding;
 use crate::gateway::facts::{Outcome, SessionFacts};
 use crate::gateway::launch;
+use crate::gateway::ports::Ended;
 use crate::gateway::serve::AuthenticatedNode;
-use crate::recording::{RecordingError, SealedRecording};
+use crate::recording::{Recorder, RecordingError, Recovered, SealedRecording};
 use crate::service_event::service_event;
 use crate::store::{AgentKind, NodeFacts, SessionEnd, SessionRow};
 
@@ -202,7 +206,11 @@ pub async fn past(server: &Server, id: &SessionId) -> Result<Past, ApiError> {
 pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
     let mut taken = 0;
     for row in server.store.unfinished_sessions().await? {
-        match server.recordings.reopen(&row.id, mode(&row)).await {
+        let reopened = server.recordings.reopen(&row.id, mode(&row)).await;
+        if let Ok((recorder, recovered)) = &reopened {
+            lose_connections(server, &facts_of(&row), recorder, recovered).await;
+        }
+        match reopened {
             // The numbers of its data channel are gone with the former run of this server.
             Ok((recorder, recovered)) if cannot_come_back(server, &row).await => {
                 let reason = EndReason::ServerRestarted;
@@ -232,6 +240,24 @@ pub async fn take_back(server: &Arc<Server>) -> anyhow::Result<usize> {
         }
     }
     Ok(taken)
+}
+
+/// Writes into recording and trail that the connections which the former run of this server carried are over.
+async fn lose_connections(server: &Server, facts: &SessionFacts, recorder: &Recorder, recovered: &Recovered) {
+    for (number, lost) in &recovered.open {
+        let at = clock::now();
+        let end = Connection::Lost { number: *number, why: "the server stopped".to_owned() };
+        let micros = u64::try_from(at.since(facts.started).as_micros()).unwrap_or(u64::MAX);
+        let event = EventKind::Connection(Box::new(end.clone()));
+        if let Err(error) = recorder.append(Event { at: micros.max(recovered.last_at), kind: event }) {
+            tracing::error!(session = %facts.id, %error, "that a connection was lost could not be recorded");
+        }
+        if facts.forward.is_some() {
+            let (endpoint, address) = (lost.destination.clone(), lost.address.clone());
+            let opened = facts.started.plus(Duration::from_micros(lost.at));
+            forwarding::closed(server, facts, &Ended { opened, at, endpoint, address, end }).await;
+        }
+    }
 }
 
 /// Tells whether the session runs on a node with AWS's agent.

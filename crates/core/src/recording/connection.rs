@@ -11,6 +11,7 @@ const MAX_TEXT: usize = 512;
 const OPENED: u8 = 1;
 const REFUSED: u8 = 2;
 const CLOSED: u8 = 3;
+const LOST: u8 = 4;
 
 /// Something that happened to a connection of a port session. Connections are counted from 1 in their session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,13 @@ pub enum Connection {
         /// How it ended.
         why: String,
     },
+    /// An opened connection is over, and whoever counted its bytes is gone: what it carried is not known.
+    Lost {
+        /// Which one.
+        number: u64,
+        /// How it was lost.
+        why: String,
+    },
 }
 
 impl Connection {
@@ -75,6 +83,10 @@ impl Connection {
                 out.extend_from_slice(hash_out);
                 put_text(out, why);
             }
+            Self::Lost { number, why } => {
+                put_head(out, LOST, *number);
+                put_text(out, why);
+            }
         }
     }
 
@@ -93,6 +105,7 @@ impl Connection {
                 hash_out: cursor.array()?,
                 why: cursor.text(MAX_TEXT)?,
             },
+            LOST => Self::Lost { number, why: cursor.text(MAX_TEXT)? },
             _ => return None,
         })
     }
@@ -102,7 +115,7 @@ impl Connection {
         match self {
             Self::Opened { destination, address, .. } => destination.len() + address.len(),
             Self::Refused { destination, why, .. } => destination.len() + why.len(),
-            Self::Closed { why, .. } => why.len(),
+            Self::Closed { why, .. } | Self::Lost { why, .. } => why.len(),
         }
     }
 }
@@ -148,6 +161,9 @@ impl fmt::Display for Connection {
             }
             Self::Closed { number, bytes_in, bytes_out, why, .. } => {
                 write!(f, "connection {number} closed: {why}; {bytes_in} bytes sent, {bytes_out} received")
+            }
+            Self::Lost { number, why } => {
+                write!(f, "connection {number} lost: {why}; how many bytes it carried is not known")
             }
         }
     }

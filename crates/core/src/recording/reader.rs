@@ -107,6 +107,7 @@ impl Tally {
                 self.connection_bytes_in = self.connection_bytes_in.saturating_add(*bytes_in);
                 self.connection_bytes_out = self.connection_bytes_out.saturating_add(*bytes_out);
             }
+            Connection::Lost { .. } => {}
         }
     }
 }

@@ -134,10 +134,16 @@ pub(crate) async fn refused(
     Ok(())
 }
 
-/// Writes down the end of a connection.
+/// Writes down the end of a connection. Of one that was lost nobody knows what it carried: the numbers are null.
 pub(crate) async fn closed(server: &Server, facts: &SessionFacts, ended: &Ended) {
     let Ended { opened, at, endpoint, address, end } = ended;
-    let Connection::Closed { number, bytes_in, bytes_out, hash_in, hash_out, why } = end else { return };
+    let (number, carried, why) = match end {
+        Connection::Closed { number, bytes_in, bytes_out, hash_in, hash_out, why } => {
+            (number, Some((bytes_in, bytes_out, hex::encode(hash_in), hex::encode(hash_out))), why.clone())
+        }
+        Connection::Lost { number, why } => (number, None, format!("lost: {why}")),
+        Connection::Opened { .. } | Connection::Refused { .. } => return,
+    };
     let details = json!({
         "sessionId": facts.id,
         "target": facts.node,
@@ -146,10 +152,10 @@ pub(crate) async fn closed(server: &Server, facts: &SessionFacts, ended: &Ended)
         "connection": number,
         "address": address,
         "durationSeconds": at.since(*opened).as_secs_f64(),
-        "bytesIn": bytes_in,
-        "bytesOut": bytes_out,
-        "sha256In": hex::encode(hash_in),
-        "sha256Out": hex::encode(hash_out),
+        "bytesIn": carried.as_ref().map(|carried| carried.0),
+        "bytesOut": carried.as_ref().map(|carried| carried.1),
+        "sha256In": carried.as_ref().map(|carried| &carried.2),
+        "sha256Out": carried.as_ref().map(|carried| &carried.3),
         "endReason": why,
     });
     hand_in(server, data_event(service_event(server, "CloseConnection", details, None))).await;

@@ -14,7 +14,7 @@ mod tests;
 mod verdict;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -33,6 +33,7 @@ use self::log::{Log, Repair, SealOrder};
 pub use self::log::{Mode, Progress, SealedRecording};
 pub use self::reader::{Batch, ReadFrom, RecordingReader};
 pub use self::recorder::Recorder;
+pub use self::scan::StillOpen;
 pub use self::verdict::problem;
 use self::writer::{Live, Mailbox, Threads};
 use crate::directory::{Access, Directory};
@@ -73,6 +74,8 @@ pub struct Recovered {
     pub input_end: u64,
     /// Number of the newest connection of a port session.
     pub last_connection: u64,
+    /// Its connections that have no end: they were open when the server stopped.
+    pub open: BTreeMap<u64, StillOpen>,
     /// Time of the last event, microseconds since the session's start.
     pub last_at: u64,
     /// How many records it has.
@@ -235,6 +238,7 @@ impl Shared {
             output_end: tally.output_end(),
             input_end: tally.input_bytes,
             last_connection: tally.last_connection,
+            open: scan.open,
             last_at: tally.last_at,
             records: scan.position.sequence,
             cut_bytes: scan.torn_bytes,

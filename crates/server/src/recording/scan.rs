@@ -1,13 +1,15 @@
 //! Reading a whole recording from its file: to continue it, to repair it, to verify it. Blocks; memory stays within one
 //! record and one piece.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use munjigi_core::id::SessionId;
 use munjigi_core::recording::{
-    DataKey, EventKind, Header, HeaderError, MAX_HEADER_BYTES, Position, Reader, StartMeta, Tampered, Verdict, Verifier,
+    Connection, DataKey, Event, EventKind, Header, HeaderError, MAX_HEADER_BYTES, Position, Reader, StartMeta,
+    Tampered, Verdict, Verifier,
 };
 use munjigi_core::secret::MasterKeys;
 
@@ -23,8 +25,21 @@ pub(super) struct Scan {
     pub position: Position,
     /// What the first event says; `None` if not even that one is whole.
     pub start: Option<StartMeta>,
+    /// Connections without an end, by their number. A session has 256 at most at once.
+    pub open: BTreeMap<u64, StillOpen>,
     /// Length of what lies behind the last whole record.
     pub torn_bytes: u64,
+}
+
+/// A connection of which a recording has the beginning and not the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StillOpen {
+    /// When it was made, microseconds since the session's start.
+    pub at: u64,
+    /// What it went to, as asked for.
+    pub destination: String,
+    /// The address that the node connected to.
+    pub address: String,
 }
 
 /// Reads the head of a file and opens its key.
@@ -44,7 +59,7 @@ pub(super) fn open(file: &File, session: &SessionId, keys: &MasterKeys) -> Resul
 pub(super) fn scan(file: &File, session: &SessionId, keys: &MasterKeys, limit: u64) -> Result<Scan, RecordingError> {
     let (header, key) = open(file, session, keys)?;
     let mut reader = Reader::new(&header, Some(key.clone()));
-    let mut start = None;
+    let (mut start, mut open) = (None, BTreeMap::new());
     let mut at = header.length() as u64;
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -62,16 +77,31 @@ pub(super) fn scan(file: &File, session: &SessionId, keys: &MasterKeys, limit: u
                     if let Some(EventKind::Start(meta)) = record.events.first().map(|event| &event.kind) {
                         start = Some((**meta).clone());
                     }
+                    record.events.iter().for_each(|event| follow(&mut open, event));
                 }
                 Ok(None) => break,
                 Err(tampered) => {
                     let torn_bytes = zeros_to_end(file, &tampered, limit)?;
-                    return Ok(Scan { key, position: reader.position().clone(), start, torn_bytes });
+                    return Ok(Scan { key, position: reader.position().clone(), start, open, torn_bytes });
                 }
             }
         }
     }
-    Ok(Scan { key, position: reader.position().clone(), start, torn_bytes: reader.torn_bytes() })
+    Ok(Scan { key, position: reader.position().clone(), start, open, torn_bytes: reader.torn_bytes() })
+}
+
+fn follow(open: &mut BTreeMap<u64, StillOpen>, event: &Event) {
+    let EventKind::Connection(connection) = &event.kind else { return };
+    match &**connection {
+        Connection::Opened { number, destination, address } => {
+            let (destination, address) = (destination.clone(), address.clone());
+            open.insert(*number, StillOpen { at: event.at, destination, address });
+        }
+        Connection::Closed { number, .. } | Connection::Lost { number, .. } => {
+            open.remove(number);
+        }
+        Connection::Refused { .. } => {}
+    }
 }
 
 /// Returns how many zeros stand from a bad place to the end of the file; anything else there is damage.

@@ -84,7 +84,9 @@ fn connections() -> Vec<Event> {
         why: "the client ended it".to_owned(),
     };
     let refused = Connection::Refused { number: 2, destination: destination.clone(), why: "refused".to_owned() };
-    [Connection::Opened { number: 1, destination, address }, closed, refused]
+    let opened = |number| Connection::Opened { number, destination: destination.clone(), address: address.clone() };
+    let lost = Connection::Lost { number: 3, why: "the server died".to_owned() };
+    [opened(1), closed, refused, opened(3), lost]
         .map(|connection| Event { at: 55, kind: EventKind::Connection(Box::new(connection)) })
         .into()
 }

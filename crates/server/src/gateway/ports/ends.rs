@@ -16,7 +16,7 @@ pub struct Ended {
     pub endpoint: String,
     /// The address that the node connected to.
     pub address: String,
-    /// How it ended, a [`Connection::Closed`].
+    /// How it ended, a [`Connection::Closed`] or [`Connection::Lost`].
     pub end: Connection,
 }
 
@@ -37,7 +37,7 @@ impl Ends {
                 self.open.insert(*number, (at, destination.clone(), address.clone()));
             }
             Connection::Refused { .. } => {}
-            Connection::Closed { number, .. } => {
+            Connection::Closed { number, .. } | Connection::Lost { number, .. } => {
                 if let Some((opened, endpoint, address)) = self.open.remove(number) {
                     self.ended.push(Ended { opened, at, endpoint, address, end: event.clone() });
                 }

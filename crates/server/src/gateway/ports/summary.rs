@@ -86,6 +86,9 @@ impl ConnectionSummary {
                 self.open.insert(*number, address.clone());
             }
             Connection::Refused { .. } => self.refused += 1,
+            Connection::Lost { number, .. } => {
+                self.open.remove(number);
+            }
             Connection::Closed { number, bytes_in, bytes_out, hash_in, hash_out, why } => {
                 self.bytes_in += bytes_in;
                 self.bytes_out += bytes_out;

@@ -24,6 +24,7 @@ fn numbers(events: &[Connection]) -> Vec<(char, u64)> {
             Connection::Opened { number, .. } => ('o', *number),
             Connection::Refused { number, .. } => ('r', *number),
             Connection::Closed { number, .. } => ('c', *number),
+            Connection::Lost { number, .. } => ('l', *number),
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use munjigi_core::id::NodeId;
-use munjigi_core::recording::InputData;
+use munjigi_core::recording::{Connection, InputData};
 use munjigi_core::secret::MasterKey;
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, SessionKind};
 
@@ -270,6 +270,35 @@ async fn a_crash_at_any_byte_of_the_last_record_keeps_all_before_it() {
         }
     }
     assert!(cut_in_last > 100, "{cut_in_last} cuts left a part of a record");
+}
+
+#[tokio::test]
+async fn connections_without_an_end_are_found_when_a_recording_is_continued() {
+    let place = place();
+    let id = session(1);
+    let connection = |kind| Event { at: 7, kind: EventKind::Connection(Box::new(kind)) };
+    let opened = |number: u64| {
+        let (destination, address) = (format!("db-{number}:5432"), format!("10.0.0.{number}:5432"));
+        connection(Connection::Opened { number, destination, address })
+    };
+    let (hash_in, hash_out, why) = ([1; 32], [2; 32], "the client ended it".to_owned());
+    let closed = Connection::Closed { number: 2, bytes_in: 1, bytes_out: 2, hash_in, hash_out, why };
+    let lost = |number| connection(Connection::Lost { number, why: "the server stopped".to_owned() });
+    {
+        let recordings = recordings(place.path());
+        let recorder = recordings.create(&id, &meta(&id), Mode::Normal).await.unwrap();
+        for event in [opened(1), opened(2), opened(3), lost(1), connection(closed)] {
+            recorder.append(event).unwrap();
+        }
+        recordings.shutdown().await;
+    }
+    let recordings = recordings(place.path());
+    let (recorder, recovered) = recordings.reopen(&id, Mode::Normal).await.unwrap();
+    let (destination, address) = ("db-3:5432".to_owned(), "10.0.0.3:5432".to_owned());
+    assert_eq!(recovered.open, [(3, StillOpen { at: 7, destination, address })].into());
+    recorder.append(lost(3)).unwrap();
+    recorder.seal(EndReason::Exited, None).await.unwrap();
+    assert!(recordings.verify(&id).await.unwrap().is_whole());
 }
 
 #[tokio::test]

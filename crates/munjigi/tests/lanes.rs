@@ -169,7 +169,7 @@ fn a_gibibyte_each_way_at_once_arrives_unchanged_over_lanes_and_is_accounted_for
 /// arrived. Nobody may take what is missing for an end.
 fn broken_in_the_middle(breaks: impl FnOnce(), connect: impl FnOnce(u16) -> TcpStream) {
     let (listener, port) = listener();
-    let (begun_tx, begun) = mpsc::channel();
+    let (begun_tx, begun) = mpsc::sync_channel(1);
     let target = thread::spawn(move || {
         let (socket, _) = listener.accept().unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
@@ -197,7 +197,8 @@ fn broken_in_the_middle(breaks: impl FnOnce(), connect: impl FnOnce(u16) -> TcpS
     });
     for (what, ((heard, end), said)) in [("here", near), ("at the target", far)] {
         assert!(heard < BLOCKS, "{what}: it should have broken in the middle");
-        let error = end.expect_err("what is missing was taken for an end");
+        assert!(end.is_err(), "{what}: what is missing was taken for an end");
+        let error = end.unwrap_err();
         let waited = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
         assert!(!waited, "{what}: {error}: it hangs");
         assert!(said.is_err(), "{what}: nobody reads what is said, and that was not told");
@@ -234,7 +235,7 @@ fn a_server_that_dies_in_the_middle_is_an_error_at_both_ends() {
     let _agent = server.agent("web-1");
     let mut forward = None;
     let starting = &server;
-    let (kill, killed) = mpsc::channel();
+    let (kill, killed) = mpsc::sync_channel(1);
     let pid = server.pid();
     broken_in_the_middle(
         || {

@@ -116,6 +116,12 @@ text_id!(
 );
 
 text_id!(
+    /// An SSH public key that somebody registered: `APKA` and 16 characters of base 32, as in AWS.
+    SshKeyId, "SSH public key id", "`APKA` followed by 16 characters of A-Z and 2-7",
+    |text| text.len() == 20 && text.starts_with("APKA") && base32(text)
+);
+
+text_id!(
     /// The unchanging id of a user, group, role or policy: four letters and 17 characters of base 32.
     UniqueId, "unique id", "AIDA, AGPA, AROA or ANPA followed by 17 characters of A-Z and 2-7",
     |text| text.len() == 21

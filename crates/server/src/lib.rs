@@ -57,6 +57,8 @@ pub struct Server {
     pub(crate) session_tokens: identity::session_token::SessionTokens,
     pub(crate) oidc: identity::Providers,
     pub(crate) mfa_tries: identity::mfa::Tries,
+    /// Keys that were pushed to nodes and not used at the SSH door.
+    pub(crate) ssh_pushes: identity::ssh::Pushes,
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,

@@ -71,6 +71,13 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
     {
         return Some("the access key it was started with was deleted or made inactive".to_owned());
     }
+    if let Some(proof) = &facts.ssh
+        && !server.identities.ssh_proof_holds(proof, &owner)
+    {
+        return Some(
+            "the key or certificate that its owner came in with was removed, revoked or made inactive".to_owned(),
+        );
+    }
     let node = match server.store.node(&facts.node).await {
         Ok(node) => node,
         Err(StoreError::NotFound { .. }) => return Some("its node was deregistered".to_owned()),

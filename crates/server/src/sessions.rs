@@ -293,6 +293,7 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         owner_id: row.owner_id.split(':').next().and_then(|id| UniqueId::parse(id).ok()),
         credentials: judged.as_ref().and_then(|judged| judged.credentials.clone()),
         access_key: row.access_key.clone(),
+        ssh: judged.as_ref().and_then(|judged| judged.ssh.clone()),
         os_user: row.os_user.clone(),
         kind: row.kind,
         command: row.command.clone().unwrap_or_default(),

@@ -29,6 +29,7 @@ use crate::door::failures::Failures;
 use crate::gateway::Gateway;
 use crate::identity::mfa::Tries;
 use crate::identity::session_token::SessionTokens;
+use crate::identity::ssh::Pushes;
 use crate::identity::{Authenticator, Identities, Providers};
 use crate::keys::Keys;
 use crate::recording::Recordings;
@@ -119,6 +120,7 @@ impl Server {
             session_tokens,
             oidc,
             mfa_tries: Tries::default(),
+            ssh_pushes: Pushes::default(),
             audit,
             recordings,
             gateway: Gateway::default(),

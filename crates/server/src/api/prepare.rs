@@ -23,6 +23,7 @@ use crate::gateway::facts::{Forward, Needs, SessionFacts};
 use crate::gateway::{Prepared, launch};
 use crate::identity::Caller;
 use crate::identity::session_token::Statement;
+use crate::identity::ssh::SshProof;
 use crate::recording::{DiskState, Mode};
 use crate::store::{Node, SessionRow};
 use crate::{clock, random, sessions};
@@ -66,6 +67,7 @@ pub(crate) fn facts<O: Operation>(
         owner_id: principal.unique_id.clone(),
         credentials: principal.statement().cloned(),
         access_key: key.cloned(),
+        ssh: caller.ssh().cloned(),
         os_user: String::new(),
         kind,
         command: Vec::new(),
@@ -99,6 +101,10 @@ pub(crate) async fn begin<O: Operation>(
     elements: Value,
     terminal: Terminal,
 ) -> Result<(), ApiError> {
+    if let Some(proof) = &facts.ssh {
+        let os_user = Some(facts.os_user.as_str()).filter(|user| !user.is_empty());
+        proof.allows(&facts.node, os_user)?;
+    }
     let meta = start_meta(&facts, terminal);
     let mode = if facts.limits.strict_recording { Mode::Strict } else { Mode::Normal };
     let row = row(call.caller(), call.request(), &facts);
@@ -175,6 +181,7 @@ fn row(caller: &Caller, request: &RequestMeta, facts: &SessionFacts) -> SessionR
         limits: facts.limits.clone(),
         decision: json!(Judged {
             credentials: facts.credentials.clone(),
+            ssh: facts.ssh.clone(),
             needs: facts.needs,
             epoch: facts.epoch,
             privileged: facts.privileged,
@@ -200,6 +207,9 @@ pub(crate) struct Judged {
     /// What temporary credentials it was started with stand for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Arc<Statement>>,
+    /// What its owner proved themselves with at the SSH door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<Arc<SshProof>>,
     /// What the start needed.
     pub needs: Needs,
     /// The run of the node's agent.

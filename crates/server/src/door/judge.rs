@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use munjigi_core::policy::{self, Context, Decision};
 
-use super::RequestMeta;
+use super::{RequestMeta, Via};
 use crate::Server;
 use crate::api::error::{ApiError, Denial};
 use crate::api::operation::{Access, Requirement, Service, Values};
@@ -162,7 +162,7 @@ fn context(principal: &Principal, account: &str, request: &RequestMeta) -> Conte
         .set("aws:PrincipalIsAWSService", "false")
         .set("aws:ViaAWSService", "false")
         .set("aws:SourceIp", request.source_ip.to_canonical().to_string())
-        .set("aws:SecureTransport", request.tls.is_some().to_string())
+        .set("aws:SecureTransport", (request.tls.is_some() || request.via == Via::Ssh).to_string())
         .set("aws:UserAgent", request.user_agent.as_str())
         .set("aws:CurrentTime", request.time.to_iso_seconds())
         .set("aws:EpochTime", request.time.as_secs().to_string())

@@ -174,12 +174,22 @@ impl<'a> Event<'a> {
 
     fn additional_data(&self, outcome: &Outcome<'_>) -> Value {
         let mut data = self.extras.cloned().unwrap_or_default();
-        let method = match self.request.via {
-            Via::Api => "AuthHeader",
-            Via::Link => "Link",
+        let proof = match self.who {
+            Who::Caller(caller) => caller.ssh(),
+            Who::Unknown(_) => None,
+        };
+        let method = match (proof, self.request.via) {
+            (Some(proof), _) => proof.kind.method(),
+            (None, Via::Api) => "AuthHeader",
+            (None, Via::Link) => "Link",
+            (None, Via::Ssh) => "Ssh",
         };
         data.insert("authenticationMethod".into(), method.into());
-        data.insert("signatureVersion".into(), "SigV4".into());
+        match proof {
+            Some(proof) => data.insert("ssh".into(), proof.shown()),
+            None if self.request.via == Via::Ssh => None,
+            None => data.insert("signatureVersion".into(), "SigV4".into()),
+        };
         if let Some(id) = &self.request.invocation_id {
             data.insert("invocationId".into(), id.as_str().into());
         }

@@ -57,4 +57,6 @@ pub enum Via {
     Api,
     /// A stream of an authenticated link.
     Link,
+    /// A connection of the SSH door.
+    Ssh,
 }

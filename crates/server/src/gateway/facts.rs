@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::ports::ConnectionSummary;
 use crate::door::RequestMeta;
 use crate::identity::session_token::Statement;
+use crate::identity::ssh::SshProof;
 use crate::targets::TargetFacts;
 
 /// What was decided when the session was allowed. Nothing in it changes afterwards.
@@ -39,6 +40,8 @@ pub struct SessionFacts {
     pub credentials: Option<Arc<Statement>>,
     /// The access key it was started with; when that key goes, so does the session.
     pub access_key: Option<AccessKeyId>,
+    /// What its owner proved themselves with at the SSH door; when that names nobody any more, the session ends.
+    pub ssh: Option<Arc<SshProof>>,
     /// The OS user it runs as; empty for a port session, in which nothing runs.
     pub os_user: String,
     /// Shell, command or port.

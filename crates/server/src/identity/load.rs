@@ -8,7 +8,7 @@ use munjigi_core::arn::{Arn, Deployment};
 use munjigi_core::id::UniqueId;
 use munjigi_core::policy::{NamedPolicy, Policy, PolicyKind, PolicyList, PolicySet};
 
-use super::{AccessKey, LoadedIdentities, Principal, PrincipalKind, Role, trust};
+use super::{AccessKey, LoadedIdentities, Principal, PrincipalKind, Role, SshKey, trust};
 use crate::store::{self, IdentityRows, User};
 
 /// The policies of all owners, each document parsed once.
@@ -114,7 +114,9 @@ pub(super) fn compile(rows: IdentityRows, deployment: &Deployment) -> LoadedIden
         active: key.active,
         sealed_secret: key.sealed_secret,
     });
-    LoadedIdentities { principals, roles, managed, keys: keys.collect() }
+    let ssh_keys =
+        rows.ssh_keys.into_iter().map(|key| SshKey { id: key.id, owner: key.owner, active: key.active, key: key.key });
+    LoadedIdentities { principals, roles, managed, keys: keys.collect(), ssh_keys: ssh_keys.collect() }
 }
 
 /// Compiles a policy; one that cannot be read denies everything it takes part in.

@@ -10,6 +10,7 @@ mod role;
 mod session;
 pub mod session_token;
 mod snapshot;
+pub mod ssh;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trust;
@@ -21,4 +22,4 @@ pub(crate) use node_key::authenticate_node;
 pub(crate) use oidc_fetch::Providers;
 pub use principal::{Caller, Principal, PrincipalKind, Session};
 pub use role::Role;
-pub use snapshot::{AccessKey, Identities, LoadedIdentities};
+pub use snapshot::{AccessKey, Identities, LoadedIdentities, SshKey};

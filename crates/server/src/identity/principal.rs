@@ -10,6 +10,7 @@ pub use munjigi_core::policy::PrincipalKind;
 
 use super::Role;
 use super::session_token::{RoleSession, StandsFor, Statement};
+use super::ssh::SshProof;
 use super::web_identity::WebCaller;
 
 /// Somebody who can act.
@@ -84,23 +85,51 @@ impl Principal {
 #[derive(Debug, Clone)]
 pub struct Caller {
     principal: Arc<Principal>,
-    access_key: Option<AccessKeyId>,
-    web_identity: Option<Arc<WebCaller>>,
+    proof: Proof,
+}
+
+/// What a caller proved itself with.
+#[derive(Debug, Clone)]
+enum Proof {
+    /// Nothing, or a node's own key.
+    Nothing,
+    /// A signature with an access key.
+    AccessKey(AccessKeyId),
+    /// A token of an OpenID Connect provider.
+    WebIdentity(Arc<WebCaller>),
+    /// Something at the SSH door.
+    Ssh(Arc<SshProof>),
 }
 
 impl Caller {
     pub(crate) fn new(principal: Arc<Principal>, access_key: Option<AccessKeyId>) -> Self {
-        Self { principal, access_key, web_identity: None }
+        Self { principal, proof: access_key.map_or(Proof::Nothing, Proof::AccessKey) }
     }
 
     /// Returns a caller that an OpenID Connect provider vouches for.
     pub(super) fn of_web_identity(principal: Arc<Principal>, web_identity: WebCaller) -> Self {
-        Self { principal, access_key: None, web_identity: Some(Arc::new(web_identity)) }
+        Self { principal, proof: Proof::WebIdentity(Arc::new(web_identity)) }
+    }
+
+    /// Returns a caller that proved itself at the SSH door.
+    pub(super) fn of_ssh(principal: Arc<Principal>, proof: Arc<SshProof>) -> Self {
+        Self { principal, proof: Proof::Ssh(proof) }
+    }
+
+    /// Returns what it proved itself with at the SSH door, if it came there.
+    pub fn ssh(&self) -> Option<&Arc<SshProof>> {
+        match &self.proof {
+            Proof::Ssh(proof) => Some(proof),
+            Proof::Nothing | Proof::AccessKey(_) | Proof::WebIdentity(_) => None,
+        }
     }
 
     /// Returns whom a provider vouched for, of a caller that proved itself so.
     pub fn web_identity(&self) -> Option<&WebCaller> {
-        self.web_identity.as_deref()
+        match &self.proof {
+            Proof::WebIdentity(web) => Some(web),
+            Proof::Nothing | Proof::AccessKey(_) | Proof::Ssh(_) => None,
+        }
     }
 
     /// Returns the caller of operations that are open to all.
@@ -126,8 +155,12 @@ impl Caller {
         &self.principal
     }
 
-    /// Returns the key it proved itself with.
+    /// Returns the access key it proved itself with, or that stands behind its proof at the SSH door.
     pub fn access_key(&self) -> Option<&AccessKeyId> {
-        self.access_key.as_ref()
+        match &self.proof {
+            Proof::AccessKey(key) => Some(key),
+            Proof::Ssh(proof) => proof.access_key.as_ref(),
+            Proof::Nothing | Proof::WebIdentity(_) => None,
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use munjigi_core::arn::Deployment;
-use munjigi_core::id::{AccessKeyId, UniqueId};
+use munjigi_core::id::{AccessKeyId, SshKeyId, UniqueId};
 use munjigi_core::policy::NamedPolicy;
+use munjigi_core::ssh::{Fingerprint, PublicKey};
 use tokio::sync::watch;
 
 use super::{Caller, Principal, Role, load};
@@ -25,6 +26,21 @@ pub struct LoadedIdentities {
     pub managed: HashMap<Box<str>, NamedPolicy>,
     /// All access keys.
     pub keys: Vec<AccessKey>,
+    /// All registered SSH public keys.
+    pub ssh_keys: Vec<SshKey>,
+}
+
+/// A registered SSH public key.
+#[derive(Debug, Clone)]
+pub struct SshKey {
+    /// Its id.
+    pub id: SshKeyId,
+    /// The unique id of the user whose key it is.
+    pub owner: UniqueId,
+    /// Inactive keys let nobody in.
+    pub active: bool,
+    /// The key.
+    pub key: PublicKey,
 }
 
 /// An access key as stored.
@@ -51,6 +67,8 @@ struct Snapshot {
     roles_by_arn: HashMap<Box<str>, Arc<Role>>,
     managed: HashMap<Box<str>, NamedPolicy>,
     keys: HashMap<AccessKeyId, AccessKey>,
+    /// A key is registered once: it must name one user.
+    ssh_keys: HashMap<Fingerprint, SshKey>,
 }
 
 /// The identities that hold now.
@@ -134,12 +152,39 @@ impl Identities {
     /// is judged by this.
     pub fn present(&self, caller: &Caller) -> Option<Caller> {
         let former = caller.principal();
-        if let Some(statement) = former.statement() {
-            let principal = self.of_statement(statement).filter(|_| !statement.has_expired(clock::now()))?;
-            return Some(Caller::new(principal, caller.access_key().cloned()));
+        let principal = match (former.statement(), caller.access_key(), caller.ssh()) {
+            (Some(statement), ..) => self.of_statement(statement).filter(|_| !statement.has_expired(clock::now()))?,
+            (None, Some(key), _) => self.by_access_key(key)?.1,
+            (None, None, Some(_)) => self.by_unique_id(former.unique_id.as_ref()?)?,
+            (None, None, None) => return None,
+        };
+        if principal.unique_id != former.unique_id {
+            return None;
         }
-        let (_, owner) = self.by_access_key(caller.access_key()?)?;
-        (owner.unique_id == former.unique_id).then(|| Caller::new(owner, caller.access_key().cloned()))
+        match caller.ssh() {
+            Some(proof) => {
+                let holds = self.ssh_proof_holds(proof, &principal) && !proof.has_expired(clock::now());
+                holds.then(|| Caller::of_ssh(principal, proof.clone()))
+            }
+            None => Some(Caller::new(principal, caller.access_key().cloned())),
+        }
+    }
+
+    /// Finds a registered SSH public key, also an inactive one, and its owner.
+    pub fn ssh_key(&self, fingerprint: &Fingerprint) -> Option<(SshKey, Arc<Principal>)> {
+        let snapshot = self.snapshot.load();
+        let key = snapshot.ssh_keys.get(fingerprint)?;
+        let owner = snapshot.by_unique_id.get(&key.owner)?;
+        Some((key.clone(), owner.clone()))
+    }
+
+    /// Returns the active SSH public keys of a user, in the order of their ids.
+    pub fn ssh_keys_of(&self, owner: &UniqueId) -> Vec<SshKey> {
+        let snapshot = self.snapshot.load();
+        let mut keys: Vec<SshKey> =
+            snapshot.ssh_keys.values().filter(|key| key.active && key.owner == *owner).cloned().collect();
+        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        keys
     }
 
     /// Finds an active access key and its owner.
@@ -168,6 +213,7 @@ impl Snapshot {
         }
         snapshot.managed = loaded.managed;
         snapshot.keys = loaded.keys.into_iter().map(|key| (key.id.clone(), key)).collect();
+        snapshot.ssh_keys = loaded.ssh_keys.into_iter().map(|key| (key.key.fingerprint(), key)).collect();
         snapshot
     }
 }

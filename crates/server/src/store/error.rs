@@ -128,6 +128,8 @@ pub enum Kind {
     Boundary,
     /// An access key.
     AccessKey,
+    /// An SSH public key.
+    SshKey,
     /// An activation.
     Activation,
     /// A node.
@@ -157,6 +159,7 @@ impl Kind {
             Self::PolicyVersion => "policy version",
             Self::Boundary => "permissions boundary",
             Self::AccessKey => "access key",
+            Self::SshKey => "SSH public key",
             Self::Activation => "activation",
             Self::Node => "node",
             Self::Target => "target",

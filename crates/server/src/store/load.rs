@@ -8,7 +8,10 @@ use munjigi_core::arn::Arn;
 use munjigi_core::id::{AccessKeyId, UniqueId};
 
 use super::row::Columns;
-use super::{Group, InlinePolicy, KeySecret, Role, Store, StoreError, Tag, User, access_keys, roles, tags};
+use super::{
+    Group, InlinePolicy, KeySecret, RegisteredKey, Role, Store, StoreError, Tag, User, access_keys, roles, ssh_keys,
+    tags,
+};
 
 /// All identities, their policies and keys, as of one moment.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub struct IdentityRows {
     pub owner_tags: HashMap<UniqueId, Vec<Tag>>,
     /// All access keys.
     pub access_keys: Vec<SealedKey>,
+    /// All registered SSH public keys.
+    pub ssh_keys: Vec<RegisteredKey>,
 }
 
 /// A managed policy as it is in force.
@@ -130,6 +135,7 @@ impl Store {
                 sealed_secret: row.get("sealed_secret")?,
             });
         }
+        loaded.ssh_keys = ssh_keys::all(&mut transaction).await?;
         Ok(loaded)
     }
 

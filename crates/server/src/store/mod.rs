@@ -25,6 +25,7 @@ mod roles;
 mod row;
 mod sessions;
 mod settings;
+mod ssh_keys;
 mod tags;
 mod targets;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use policies::{NewPolicy, Policy, PolicyEntities, PolicyFilter, PolicyScope,
 pub use pushed_keys::PushedKey;
 pub use roles::{NewRole, Role, Trust};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};
+pub use ssh_keys::{RegisteredKey, SshPublicKey};
 pub use tags::{Tag, Tagged};
 pub use targets::{CredentialChange, PutTarget, StoredTarget};
 pub use users::User;
@@ -63,6 +65,8 @@ pub use users::User;
 pub mod quota {
     /// Access keys of one user.
     pub const ACCESS_KEYS_PER_USER: u64 = 2;
+    /// SSH public keys of one user.
+    pub const SSH_KEYS_PER_USER: u64 = 5;
     /// Groups that one user is in.
     pub const GROUPS_PER_USER: u64 = 10;
     /// Managed policies attached to one user or group.

@@ -112,6 +112,7 @@ impl Store {
         let user = find(&mut transaction, name).await?;
         let left: Option<&str> = sqlx::query_scalar(
             "SELECT 'access keys' FROM access_keys WHERE user_id = $1
+             UNION ALL SELECT 'SSH public keys' FROM ssh_public_keys WHERE user_id = $1
              UNION ALL SELECT 'group memberships' FROM memberships WHERE user_id = $1
              UNION ALL SELECT 'MFA devices' FROM mfa_devices WHERE user_id = $1
              UNION ALL SELECT 'attached policies' FROM policy_attachments WHERE owner = $1
@@ -122,6 +123,7 @@ impl Store {
         .await?
         .map(|left: String| match left.as_str() {
             "access keys" => "access keys",
+            "SSH public keys" => "SSH public keys",
             "group memberships" => "group memberships",
             "MFA devices" => "MFA devices",
             "attached policies" => "attached policies",

@@ -17,7 +17,7 @@ use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::os_user::privileged_requirement;
 use crate::gateway::push_key::{self, Push, PushError};
-use crate::identity::Caller;
+use crate::identity::{self, Caller};
 use crate::store::{Node, PushedKey, StoreError};
 use crate::{clock, door};
 
@@ -134,6 +134,15 @@ impl Operation for SendSSHPublicKey {
         call.record_granted(json!({ "requestId": request_id, "success": true })).await?;
         let pushed = remember(call, server, &node, &key).await?;
         let settings = &server.config.instance_connect;
+        let fingerprint = key.fingerprint();
+        let at_the_door = identity::ssh::Push {
+            by: call.caller().clone(),
+            node: node.id.clone(),
+            os_user: input.instance_os_user.clone(),
+            request_id: request_id.clone(),
+            expires: pushed.expires,
+            single_use: settings.single_use,
+        };
         let push = Push {
             subject: pushed.principal_arn,
             label: call.caller().principal().name.to_string(),
@@ -148,7 +157,12 @@ impl Operation for SendSSHPublicKey {
             },
         };
         match push_key::push(server, &link, push).await {
-            Ok(()) => Ok(SendKeyOutput { request_id, success: true }),
+            Ok(()) => {
+                if !server.ssh_pushes.remember(fingerprint, at_the_door, clock::now()) {
+                    tracing::warn!(node = %node.id, "too many pushed keys to remember one for the SSH door");
+                }
+                Ok(SendKeyOutput { request_id, success: true })
+            }
             Err(PushError::Refused(message)) => Err(ApiError::bad("AuthException", message)),
             Err(PushError::Unavailable(message)) => Err(unavailable(message)),
         }

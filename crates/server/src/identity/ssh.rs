@@ -1,0 +1,354 @@
+//! Who somebody at the SSH door is: by a key that a user registered, by one that was pushed, by a certificate, or
+//! because somebody approved the login.
+//!
+//! A key that is offered and one whose owner has proved to have it are different types, and only the second kind
+//! becomes a caller (T-33). What the caller may do is not decided here. Whoever is refused reads nothing but SSH's own
+//! sentence; the reason stands in the trail (event `AuthenticateSsh`).
+
+mod certificate;
+mod pushed;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use ipnet::IpNet;
+use munjigi_core::id::{AccessKeyId, NodeId, SshKeyId};
+use munjigi_core::ssh::{Fingerprint, PublicKey};
+use munjigi_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub use certificate::authenticate_certificate;
+pub(crate) use pushed::{Push, Pushes};
+
+use super::{Caller, Identities, Principal};
+use crate::api::error::{ApiError, Denial};
+use crate::api::operation::{Effect, Service};
+use crate::api::ssm::target::Target;
+use crate::door::{Event, Outcome, RequestMeta, Via, Who, failures};
+use crate::{Server, clock};
+
+/// Name of the event of a login that was refused.
+const EVENT: &str = "AuthenticateSsh";
+
+/// What somebody proved themselves with at the SSH door, and what follows from it beyond their policies. Nothing in it
+/// changes while the connection lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SshProof {
+    /// How.
+    pub kind: SshProofKind,
+    /// `SHA256:…` of the key, of a certificate that of the certified key; empty for an approved login.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+    /// The only OS users that it is good for; `None` if policy alone decides. An empty list is nobody (T-22).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_users: Option<Vec<String>>,
+    /// The only node that it is good for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Where it may be used from; empty for anywhere. Judged when it is used, an address does not change later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<IpNet>,
+    /// The only command, whatever is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_command: Option<String>,
+    /// Until when it is good for anything new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// The access key that stands behind it: of who pushed the key or approved the login (T-104).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKeyId>,
+}
+
+/// The ways of proving oneself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum SshProofKind {
+    /// A key that the user registered (`UploadSSHPublicKey`).
+    Registered {
+        /// The key's id.
+        key_id: SshKeyId,
+    },
+    /// A key that the principal pushed (`SendSSHPublicKey`).
+    Pushed {
+        /// The request that pushed it.
+        request_id: String,
+    },
+    /// A certificate of the deployment's authority.
+    Certificate {
+        /// Its serial number.
+        serial: u64,
+        /// Its key id, for people.
+        key_id: String,
+    },
+    /// No key: the principal approved the login elsewhere (`ApproveSshLogin`).
+    Approved {
+        /// The request that approved it.
+        request_id: String,
+        /// Where it was approved from.
+        from: IpAddr,
+        /// Whether it was approved with a second factor.
+        mfa: bool,
+    },
+}
+
+impl SshProofKind {
+    /// Returns the word for `authenticationMethod` in the trail.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Registered { .. } => "SshPublicKey",
+            Self::Pushed { .. } => "SshPushedKey",
+            Self::Certificate { .. } => "SshCertificate",
+            Self::Approved { .. } => "SshApproval",
+        }
+    }
+}
+
+impl SshProof {
+    /// Returns a proof that binds nothing but who it is.
+    pub(super) fn new(kind: SshProofKind, fingerprint: String) -> Self {
+        Self {
+            kind,
+            fingerprint,
+            os_users: None,
+            node: None,
+            sources: Vec::new(),
+            force_command: None,
+            expires: None,
+            access_key: None,
+        }
+    }
+
+    /// Tells whether it is good for nothing new any more.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// Returns the OS user, if it is good for exactly one: whoever names none gets that one.
+    pub fn only_os_user(&self) -> Option<&str> {
+        match self.os_users.as_deref() {
+            Some([only]) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Judges a node, and the OS user if there is one, by what the proof is bound to.
+    pub(crate) fn allows(&self, node: &NodeId, os_user: Option<&str>) -> Result<(), ApiError> {
+        let denied = |message: String| Err(ApiError::Denied(Denial { reason: "ssh-proof", message }));
+        if self.node.as_ref().is_some_and(|bound| bound != node) {
+            return denied(format!("the key was pushed for another node than {node}"));
+        }
+        match (&self.os_users, os_user) {
+            (Some(bound), Some(os_user)) if !bound.iter().any(|user| user == os_user) => {
+                denied(format!("what proves the login is not good for the OS user {os_user}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the proof as the trail shows it.
+    pub(crate) fn shown(&self) -> Value {
+        let mut shown = serde_json::to_value(self).unwrap_or_default();
+        // The kind's members stand beside the others.
+        if let Some(members) = shown.as_object_mut()
+            && let Some(Value::Object(kind)) = members.remove("kind")
+        {
+            members.extend(kind);
+        }
+        shown
+    }
+}
+
+/// What somebody wants at the SSH door, before it is known who.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshWish {
+    /// The node as the login names it; `None` for a jump, which names it later.
+    pub node: Option<String>,
+    /// The OS user, if the login names one.
+    pub os_user: Option<String>,
+    /// Where the connection comes from.
+    pub source: IpAddr,
+}
+
+/// A key that somebody says is theirs; proves nothing (T-33).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedKey(PublicKey);
+
+/// A key whose private half has signed this connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedKey(PublicKey);
+
+/// A certificate whose key's private half has signed this connection. Whether the certificate is worth anything is
+/// still to be judged.
+#[derive(Debug, Clone)]
+pub struct ProvedCertificate(russh::keys::Certificate);
+
+impl OfferedKey {
+    /// Takes a key as it was offered; `None` if its kind or size is never let in.
+    pub fn new(key: &russh::keys::PublicKey) -> Option<Self> {
+        read(key).map(Self)
+    }
+}
+
+impl ProvedKey {
+    /// Takes a key after its signature over this connection was verified, which only the transport can say: russh
+    /// makes a `VerifiedPublicKey` of nothing else. `None` if its kind or size is never let in.
+    pub fn new(key: &russh::server::VerifiedPublicKey<'_>) -> Option<Self> {
+        read(key.public_key).map(Self)
+    }
+
+    /// Returns the key's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint()
+    }
+}
+
+impl ProvedCertificate {
+    /// Takes a certificate in the one callback that russh calls after the signature of the certified key over this
+    /// connection was verified (`auth_openssh_certificate`).
+    pub fn new(certificate: &russh::keys::Certificate) -> Self {
+        Self(certificate.clone())
+    }
+
+    /// Returns the certificate.
+    pub fn certificate(&self) -> &russh::keys::Certificate {
+        &self.0
+    }
+}
+
+fn read(key: &russh::keys::PublicKey) -> Option<PublicKey> {
+    let blob = key.to_bytes().ok()?;
+    PublicKey::from_parts(key.algorithm().as_str(), &blob).ok()
+}
+
+/// Why somebody was not let in. The code and the text stand in the trail; the client learns neither.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SshRefusal {
+    /// Nobody registered or pushed the key.
+    #[error("nobody registered the key, and no push of it is good for this login")]
+    UnknownKey,
+    /// Its owner switched it off.
+    #[error("the key {0} is inactive")]
+    InactiveKey(SshKeyId),
+    /// The key was pushed for another node or OS user.
+    #[error("the key was pushed for another node or OS user")]
+    PushedForOther,
+    /// The user, or what it pushed or approved with, is gone.
+    #[error("the principal, or the credentials that stand behind the proof, are gone")]
+    PrincipalGone,
+    /// A certificate was refused; the authority's own code and text.
+    #[error("{message}")]
+    Certificate {
+        /// Its own code.
+        code: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The connection ended, or tried too often, and proved nobody.
+    #[error("the connection proved nobody")]
+    NobodyProved,
+    /// The server could not find out.
+    #[error("the login could not be judged: {0}")]
+    Failed(String),
+}
+
+impl SshRefusal {
+    /// Returns the code in the trail.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownKey => "UnknownKey",
+            Self::InactiveKey(_) => "InactiveKey",
+            Self::PushedForOther => "PushedForOther",
+            Self::PrincipalGone => "PrincipalGone",
+            Self::Certificate { code, .. } => code,
+            Self::NobodyProved => "NobodyProved",
+            Self::Failed(_) => "Failed",
+        }
+    }
+}
+
+/// Tells whether it is worth asking for a signature with the key. Changes nothing, and the answer says no more than
+/// that somebody can come in with it somewhere: it does not depend on the wish, so that nobody can probe for nodes and
+/// OS users.
+pub async fn would_take(server: &Server, key: &OfferedKey, _wish: &SshWish) -> bool {
+    let fingerprint = key.0.fingerprint();
+    let registered = server.identities.ssh_key(&fingerprint).is_some_and(|(key, _)| key.active);
+    registered || server.ssh_pushes.know(&fingerprint, clock::now())
+}
+
+/// Finds whom a key names: the user who registered it, else who pushed it for this login. A pushed key for single use
+/// is used up. A refusal is in the trail when this returns.
+pub async fn authenticate_key(server: &Server, key: ProvedKey, wish: &SshWish) -> Result<Caller, SshRefusal> {
+    let fingerprint = key.0.fingerprint();
+    let identified = match server.identities.ssh_key(&fingerprint) {
+        Some((key, owner)) if key.active => {
+            let kind = SshProofKind::Registered { key_id: key.id };
+            Ok(Caller::of_ssh(owner, Arc::new(SshProof::new(kind, fingerprint.to_string()))))
+        }
+        registered => match pushed::identify(server, &fingerprint, wish).await {
+            Err(SshRefusal::UnknownKey) => {
+                Err(registered.map_or(SshRefusal::UnknownKey, |(key, _)| SshRefusal::InactiveKey(key.id)))
+            }
+            identified => identified,
+        },
+    };
+    if let Err(refusal) = &identified {
+        refused(server, wish, Some(&fingerprint.to_string()), refusal).await;
+    }
+    identified
+}
+
+/// Writes a refused login into the trail; of a flood the first of each kind at once, the rest as their number.
+pub async fn refused(server: &Server, wish: &SshWish, fingerprint: Option<&str>, refusal: &SshRefusal) {
+    let request = RequestMeta {
+        request_id: Uuid::new_v4(),
+        time: clock::now(),
+        source_ip: wish.source,
+        user_agent: "ssh".to_owned(),
+        referer: None,
+        tls: None,
+        host: String::new(),
+        region: server.deployment.region.to_string(),
+        invocation_id: None,
+        via: Via::Ssh,
+    };
+    let error = ApiError::refused(refusal.code(), StatusCode::FORBIDDEN, refusal.to_string());
+    let parameters = json!({ "node": wish.node, "osUser": wish.os_user });
+    let extras = fingerprint.map(|print| ("keyFingerprint".to_owned(), print.into())).into_iter().collect();
+    let event = Event::named(server, &request, Who::Unknown(None), Service::Munjigi, EVENT, Effect::Write);
+    let record = event.parameters(&parameters).extras(&extras).complete(Outcome::Failure(&error));
+    failures::record(server, wish.source, record).await;
+}
+
+impl Identities {
+    /// Tells whether what somebody proved themselves with still names the principal; its age is not asked for. The
+    /// credentials behind it are the caller's to judge.
+    pub(crate) fn ssh_proof_holds(&self, proof: &SshProof, principal: &Principal) -> bool {
+        match &proof.kind {
+            SshProofKind::Registered { key_id } => {
+                let found = Fingerprint::parse(&proof.fingerprint).and_then(|print| self.ssh_key(&print));
+                found.is_some_and(|(key, owner)| {
+                    key.active && key.id == *key_id && owner.unique_id == principal.unique_id
+                })
+            }
+            SshProofKind::Certificate { serial, .. } => certificate::holds(self, *serial),
+            // They are worth what the credentials behind them are worth.
+            SshProofKind::Pushed { .. } | SshProofKind::Approved { .. } => true,
+        }
+    }
+}
+
+/// Returns the node that a wish names; what names none or several is none.
+async fn node_of(server: &Server, wish: &SshWish) -> Result<Option<NodeId>, SshRefusal> {
+    let Some(name) = &wish.node else { return Ok(None) };
+    match Target::resolve(server, name).await {
+        Ok(Target::Node(node)) => Ok(Some(node.id)),
+        Ok(Target::Ambiguous(_) | Target::Unknown) => Ok(None),
+        Err(error) => Err(SshRefusal::Failed(error.to_string())),
+    }
+}

@@ -126,6 +126,11 @@ impl Fingerprint {
         Self(digest(&SHA256, blob).as_ref().try_into().unwrap_or([0; 32]))
     }
 
+    /// Returns the digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads `SHA256:` and 43 characters of base64.
     pub fn parse(text: &str) -> Option<Self> {
         let encoded = text.strip_prefix("SHA256:")?;

@@ -4,6 +4,7 @@
 //! and exact action, once, for at most 30 seconds. The agent's privileged half believes nothing else.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
@@ -53,6 +54,9 @@ pub enum Action {
     },
     /// Exactly this program with exactly these arguments; no shell in between (T-78).
     Command(Vec<String>),
+    /// Exactly this text, run by the OS user's login shell with `-c`: what `ssh HOST COMMAND` asks for. The shell is what
+    /// it is for (T-78), and only the node knows which one it is.
+    ShellCommand(String),
     /// A session of connections to exactly these endpoints, at most [`MAX_ENDPOINTS`]. It has no terminal, and names an
     /// OS user if one of them needs it. Without endpoints every connection needs a grant of its own.
     Connect(Vec<Endpoint>),
@@ -94,8 +98,8 @@ pub struct Grant {
     pub os_user: String,
     /// The exact action.
     pub action: Action,
-    /// Variables `SSM_…` that carry parameters of the session document to the program: part of the exact action, as
-    /// they may be what a command runs.
+    /// Variables that carry parameters of the session document (`SSM_…`) or facts of an SSH connection
+    /// ([`SSH_VARIABLES`]) to the program: part of the exact action, as they may be what a command runs.
     pub variables: Vec<(String, String)>,
     /// Whether the program gets a terminal.
     pub pty: bool,
@@ -180,13 +184,24 @@ pub fn valid_profile(profile: &str) -> bool {
     profile.len() <= MAX_PROFILE_BYTES && !profile.contains('\0')
 }
 
-/// Tells whether these may be a session document's variables: `SSM_` and a parameter's name each, no NUL bytes in the
-/// values, and together with the command no more bytes than a command may have.
+/// Variables that the SSH door gives a program, as sshd does (sshd(8), environ(7)).
+pub const SSH_VARIABLES: [&str; 4] = [SSH_AUTH_SOCK, SSH_CLIENT, SSH_CONNECTION, SSH_ORIGINAL_COMMAND];
+/// The socket where the client's agent answers.
+pub const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
+/// Address and port of the client, and the port that it reached.
+pub const SSH_CLIENT: &str = "SSH_CLIENT";
+/// Address and port of the client, and those that it reached.
+pub const SSH_CONNECTION: &str = "SSH_CONNECTION";
+/// What was asked for where something else runs.
+pub const SSH_ORIGINAL_COMMAND: &str = "SSH_ORIGINAL_COMMAND";
+
+/// Tells whether these may be a program's variables: `SSM_` and the name of a session document's parameter each, or one of
+/// [`SSH_VARIABLES`]; no NUL bytes in the values, and together with the command no more bytes than a command may have.
 pub fn valid_variables(variables: &[(String, String)], command: &[String]) -> bool {
     let name = |name: &str| {
         name.strip_prefix("SSM_").is_some_and(|rest| {
             (1..=255).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        })
+        }) || SSH_VARIABLES.contains(&name)
     };
     let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     let beside: usize = command.iter().map(|argument| argument.len() + 1).sum();
@@ -216,6 +231,7 @@ impl Grant {
         match &self.action {
             Action::Shell { profile } => body.u8(1).text(profile),
             Action::Command(command) => body.u8(2).texts(command),
+            Action::ShellCommand(text) => body.u8(5).text(text),
             Action::Connect(endpoints) => put_endpoints(endpoints, body.u8(3)),
             Action::Extend(endpoints) => put_endpoints(endpoints, body.u8(4)),
             Action::AuthorizedKey(pushed) => body
@@ -258,6 +274,7 @@ impl Grant {
                 2 => Action::Command(fields.texts(MAX_ARGUMENTS, MAX_COMMAND_BYTES)?),
                 3 => Action::Connect(get_endpoints(&mut fields)?),
                 4 => Action::Extend(get_endpoints(&mut fields)?),
+                5 => Action::ShellCommand(fields.text(MAX_COMMAND_BYTES)?.to_owned()),
                 8 => Action::AuthorizedKey(AuthorizedKey {
                     key: PublicKey::from_parts(fields.text(64)?, fields.bytes(MAX_KEY_BYTES)?)
                         .map_err(|_| GrantError::BadKey)?,
@@ -337,6 +354,8 @@ impl GrantJudge {
             Action::Command(command) if !valid_command(command) => return Err(GrantError::BadCommand),
             Action::Shell { profile } if !valid_profile(profile) => return Err(GrantError::BadProfile),
             Action::Command(command) => command,
+            Action::ShellCommand(text) if !valid_command(slice::from_ref(text)) => return Err(GrantError::BadCommand),
+            Action::ShellCommand(text) => slice::from_ref(text),
             Action::Connect(endpoints) | Action::Extend(endpoints) if grant.pty || endpoints.len() > MAX_ENDPOINTS => {
                 return Err(GrantError::BadConnect);
             }
@@ -494,16 +513,19 @@ mod tests {
     #[test]
     fn each_wrong_field_has_its_own_refusal() {
         type Change = fn(&mut Grant);
-        let cases: [(Change, GrantError); 14] = [
+        let cases: [(Change, GrantError); 17] = [
             (|g| g.node = NodeId::parse("mi-0123456789abcdef1").unwrap(), GrantError::OtherNode),
             (|g| g.epoch = [8; 32], GrantError::OtherEpoch),
             (|g| g.os_user = "Root".into(), GrantError::BadUser),
             (|g| g.os_user = "a\0".into(), GrantError::BadUser),
             (|g| g.action = Action::Command(vec![]), GrantError::BadCommand),
             (|g| g.action = Action::Command(vec!["a\0b".into()]), GrantError::BadCommand),
+            (|g| g.action = Action::ShellCommand(String::new()), GrantError::BadCommand),
+            (|g| g.action = Action::ShellCommand("a\0b".into()), GrantError::BadCommand),
             (|g| g.action = Action::Shell { profile: "a\0b".into() }, GrantError::BadProfile),
             (|g| g.variables[0].0 = "PATH".into(), GrantError::BadVariables),
             (|g| g.variables[0].0 = "SSM_a=b".into(), GrantError::BadVariables),
+            (|g| g.variables[0].0 = "SSH_TTY".into(), GrantError::BadVariables),
             (|g| g.variables[0].1 = "a\0b".into(), GrantError::BadVariables),
             (|g| g.variables[0].1 = "a".repeat(MAX_COMMAND_BYTES - 20), GrantError::BadVariables),
             (|g| g.expires = g.not_before.plus(Duration::from_secs(31)), GrantError::NotNow),
@@ -552,6 +574,14 @@ mod tests {
     #[test]
     fn a_profile_is_part_of_what_was_allowed() {
         let shell = Grant { action: Action::Shell { profile: "cd /srv\n한글".into() }, ..grant() };
+        assert_eq!(judge().admit(&signed(&shell), NOW), Ok(shell));
+    }
+
+    #[test]
+    fn a_shells_command_and_what_it_is_told_of_its_connection_are_part_of_what_was_allowed() {
+        let variables = SSH_VARIABLES.map(|name| (name.to_owned(), "값 $(id)".to_owned()));
+        let action = Action::ShellCommand("echo 한글; exit 3".into());
+        let shell = Grant { action, variables: variables.into(), ..grant() };
         assert_eq!(judge().admit(&signed(&shell), NOW), Ok(shell));
     }
 

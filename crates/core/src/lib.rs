@@ -7,6 +7,7 @@
 pub mod account;
 pub mod arn;
 pub mod audit;
+pub mod command_line;
 pub mod copy;
 pub mod destination;
 pub mod document;

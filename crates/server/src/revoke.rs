@@ -13,7 +13,7 @@ use crate::api::ec2_instance_connect::open_tunnel;
 use crate::api::munjigi::attach_session::WATCH_ACTION;
 use crate::api::os_user::{choose_user_requirement, privileged_requirement};
 use crate::api::ssm::document::{PREFERENCES, Reference};
-use crate::api::ssm::start_session::{document_requirement, start_requirement, to};
+use crate::api::ssm::start_session::{command_line, document_requirement, running, start_requirement, to};
 use crate::api::ssm::terminate_session::{find, session_requirement};
 use crate::clock;
 use crate::door::{self, RequestMeta};
@@ -88,6 +88,7 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
         }
     };
     let destination = facts.destination();
+    let line = command_line(facts.kind, &facts.command, facts.by_shell);
     let mut needs = match facts.needs.tunnel {
         Some((address, duration)) => {
             let port = destination.map_or(0, Destination::port);
@@ -103,14 +104,17 @@ async fn revoked(server: &Server, handle: &Handle) -> Option<String> {
                 return None;
             }
         },
-        None => vec![to(start_requirement(server, &node, facts.needs.document), destination)],
+        None => {
+            let start = to(start_requirement(server, &node, facts.needs.document), destination);
+            vec![running(start, line.as_deref())]
+        }
     };
     if facts.needs.document {
         if document_is_gone(server, &facts.document).await {
             return Some("its session document was deleted".to_owned());
         }
         match document_requirement(server, &facts.document).await {
-            Ok(requirement) => needs.push(to(requirement, destination)),
+            Ok(requirement) => needs.push(running(to(requirement, destination), line.as_deref())),
             Err(error) => {
                 // As above: no revocation.
                 tracing::error!(%error, "a running session could not be judged");

@@ -297,6 +297,7 @@ fn facts_of(row: &SessionRow) -> SessionFacts {
         os_user: row.os_user.clone(),
         kind: row.kind,
         command: row.command.clone().unwrap_or_default(),
+        by_shell: judged.as_ref().is_some_and(|judged| judged.by_shell),
         endpoints: judged.as_ref().map(|judged| judged.endpoints.clone()).unwrap_or_default(),
         forward: judged.as_ref().and_then(|judged| judged.forward.clone()),
         port_properties: judged.as_ref().map(|judged| judged.port_properties.clone()).unwrap_or_default(),

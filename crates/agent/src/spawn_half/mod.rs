@@ -549,7 +549,7 @@ impl SpawnHalf {
             cgroup: cgroup.as_ref(),
         };
         let program = match &grant.action {
-            Action::Shell { .. } => account.shell.display().to_string(),
+            Action::Shell { .. } | Action::ShellCommand(_) => account.shell.display().to_string(),
             Action::Command(command) => command.first().cloned().unwrap_or_default(),
             // Returned above.
             Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => String::new(),

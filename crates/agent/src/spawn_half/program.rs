@@ -130,6 +130,12 @@ fn command_line(wish: &Wish<'_>) -> Result<(OsString, OsString, Vec<OsString>), 
             name.push(shell.file_name().unwrap_or(shell.as_os_str()));
             Ok((shell.clone().into_os_string(), name, Vec::new()))
         }
+        // As sshd has it: no login shell, and the text is the shell's business.
+        Action::ShellCommand(text) => {
+            let shell = &wish.account.shell;
+            let name = shell.file_name().unwrap_or(shell.as_os_str()).to_owned();
+            Ok((shell.clone().into_os_string(), name, vec!["-c".into(), text.into()]))
+        }
         // Neither a port session nor a key has a program; whoever asks for one is told that there is none.
         Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => {
             Err(SpawnError { step: Step::Fork, errno: nix::Error::EINVAL })

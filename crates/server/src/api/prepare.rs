@@ -71,6 +71,7 @@ pub(crate) fn facts<O: Operation>(
         os_user: String::new(),
         kind,
         command: Vec::new(),
+        by_shell: false,
         profile: String::new(),
         variables: Vec::new(),
         endpoints: Vec::new(),
@@ -186,6 +187,7 @@ fn row(caller: &Caller, request: &RequestMeta, facts: &SessionFacts) -> SessionR
             epoch: facts.epoch,
             privileged: facts.privileged,
             pty: facts.pty,
+            by_shell: facts.by_shell,
             over_api: facts.over_api,
             endpoints: facts.endpoints.clone(),
             forward: facts.forward.clone(),
@@ -218,6 +220,9 @@ pub(crate) struct Judged {
     pub privileged: bool,
     /// Whether there is a terminal.
     pub pty: bool,
+    /// Whether the command is one text that the login shell runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_shell: bool,
     /// Whether it was started over the API.
     #[serde(default)]
     pub over_api: bool,

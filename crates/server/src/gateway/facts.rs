@@ -48,9 +48,11 @@ pub struct SessionFacts {
     pub kind: SessionKind,
     /// Program and arguments of a command.
     pub command: Vec<String>,
+    /// Whether `command` is one text that the OS user's login shell runs.
+    pub by_shell: bool,
     /// Lines of the session document that are typed into the shell at its start; empty for none.
     pub profile: String,
-    /// Variables `SSM_…` that carry parameters of the session document to the program.
+    /// Variables that carry parameters of the session document, or facts of an SSH connection, to the program.
     pub variables: Vec<(String, String)>,
     /// What the connections of a port session may go to from its start on; empty for other kinds.
     pub endpoints: Vec<Endpoint>,

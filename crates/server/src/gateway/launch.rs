@@ -111,6 +111,7 @@ pub(super) fn extension(server: &Server, facts: &SessionFacts, endpoint: &Endpoi
 fn action(facts: &SessionFacts) -> Option<Action> {
     match facts.kind {
         SessionKind::Shell => Some(Action::Shell { profile: facts.profile.clone() }),
+        SessionKind::Command if facts.by_shell => Some(Action::ShellCommand(facts.command.concat())),
         SessionKind::Command => Some(Action::Command(facts.command.clone())),
         SessionKind::Port => Some(Action::Connect(facts.endpoints.clone())),
     }

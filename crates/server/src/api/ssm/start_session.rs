@@ -7,6 +7,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use munjigi_core::command_line::joined;
 use munjigi_core::destination::Destination;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::{Epoch, valid_os_user};
@@ -36,6 +37,8 @@ use crate::store::{AgentKind, Node};
 const ACCESS_CHECK: &str = "ssm:SessionDocumentAccessCheck";
 /// Names host and port of a port session to policies.
 const DESTINATION: [&str; 2] = ["munjigi:DestinationHost", "munjigi:DestinationPort"];
+/// Names what a command session runs to policies: one line, as a shell reads it.
+const COMMAND: &str = "munjigi:Command";
 const DEFAULT_DOCUMENT: &str = document::PREFERENCES;
 const INTERACTIVE: &str = "AWS-StartInteractiveCommand";
 const NON_INTERACTIVE: &str = "AWS-StartNonInteractiveCommand";
@@ -145,7 +148,8 @@ async fn required(
         let name = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
         required.push(document_requirement(server, name).await?);
     }
-    required = required.into_iter().map(|one| to(one, destination)).collect();
+    let line = plan.and_then(|plan| command_line(plan.kind, &plan.command, plan.by_shell));
+    required = required.into_iter().map(|one| running(to(one, destination), line.as_deref())).collect();
     if let (Target::Node(node), Some(plan)) = (target, plan)
         && let Some(wished) = chosen_user(input, server, caller, node, plan)
     {
@@ -160,6 +164,21 @@ pub fn to(requirement: Requirement, destination: Option<&Destination>) -> Requir
     let [host, port] = DESTINATION;
     let name = if destination.is_node() { "localhost" } else { destination.host() };
     requirement.with(host, name).with(port, destination.port().to_string())
+}
+
+/// Returns what a command session runs, as policies see it: the text that the login shell gets, or program and arguments
+/// with as many quotes as a shell needs.
+pub fn command_line(kind: SessionKind, command: &[String], by_shell: bool) -> Option<String> {
+    let line = || if by_shell { command.concat() } else { joined(command) };
+    (kind == SessionKind::Command).then(line)
+}
+
+/// Adds what a command session runs to what it needs.
+pub fn running(requirement: Requirement, line: Option<&str>) -> Requirement {
+    match line {
+        Some(line) => requirement.with(COMMAND, line),
+        None => requirement,
+    }
 }
 
 /// Returns what a document given by name needs: it must be allowed explicitly (iam-policy 8.2).
@@ -234,6 +253,7 @@ fn facts(
     Ok(SessionFacts {
         os_user,
         command: plan.command,
+        by_shell: plan.by_shell,
         profile: plan.profile,
         variables: plan.variables,
         endpoints: plan.destination.map(Endpoint::Tcp).into_iter().collect(),

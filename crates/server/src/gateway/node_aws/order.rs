@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use munjigi_core::grant::{Action, Grant};
+use munjigi_core::command_line::joined;
+use munjigi_core::grant::{Action, Grant, SSH_VARIABLES};
 use munjigi_core::wire::aws::payload::{
     DocumentContent, InteractiveShell, ShellContent, ShellInputs, ShellProfile, json,
 };
@@ -53,7 +54,8 @@ pub(super) fn order(grant: &Grant) -> Result<(Kind, InteractiveShell), &'static 
     }
     let mut profile = String::new();
     let (kind, command) = if let Action::Shell { profile: lines } = &grant.action {
-        if !grant.variables.is_empty() {
+        // What an SSH connection tells its programs is no loss.
+        if grant.variables.iter().any(|(name, _)| !SSH_VARIABLES.contains(&name.as_str())) {
             return Err("AWS's agent cannot give a shell the variables of its session document");
         }
         profile.clone_from(lines);
@@ -62,6 +64,13 @@ pub(super) fn order(grant: &Grant) -> Result<(Kind, InteractiveShell), &'static 
         match grant.pty {
             true => (Kind::Interactive, Some(script(command, &grant.variables))),
             false => (Kind::NonInteractive, Some(words(command, &grant.variables))),
+        }
+    } else if let Action::ShellCommand(text) = &grant.action {
+        // That agent's documents know no login shell.
+        let command = ["/bin/sh", "-c", text].map(str::to_owned);
+        match grant.pty {
+            true => (Kind::Interactive, Some(script(&command, &grant.variables))),
+            false => (Kind::NonInteractive, Some(words(&command, &grant.variables))),
         }
     } else {
         return Err("AWS's agent on this node can do no more than shells and commands");
@@ -128,18 +137,8 @@ fn script(command: &[String], variables: &[(String, String)]) -> String {
 fn words(command: &[String], variables: &[(String, String)]) -> String {
     let set = variables.iter().map(|(name, value)| format!("{name}={value}"));
     let env = (!variables.is_empty()).then(|| "env".to_owned());
-    let all: Vec<String> =
-        env.into_iter().chain(set).chain(command.iter().cloned()).map(|word| quoted(&word)).collect();
-    all.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    let all: Vec<String> = env.into_iter().chain(set).chain(command.iter().cloned()).collect();
+    joined(&all)
 }
 
 #[cfg(test)]
@@ -193,6 +192,8 @@ mod tests {
         let (kind, document) = content(&grant(command.clone(), true));
         assert_eq!((kind, &document["Parameters"]["command"]), (Kind::Interactive, &json!("echo {{ x }} '$HOME'")));
         assert_eq!(document["DocumentContent"]["properties"]["linux"]["commands"], "{{ command }}");
+        let (kind, document) = content(&grant(Action::ShellCommand("exit 3".to_owned()), true));
+        assert_eq!((kind, &document["Parameters"]["command"]), (Kind::Interactive, &json!("exit 3")));
         let (kind, document) = content(&grant(command, false));
         assert_eq!(kind, Kind::NonInteractive);
         assert_eq!(document["Parameters"]["command"], r"/bin/sh -c 'echo {{ x }} '\''$HOME'\'''");

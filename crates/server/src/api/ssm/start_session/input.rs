@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use munjigi_core::destination::Destination;
-use munjigi_core::grant::{valid_command, valid_os_user};
+use munjigi_core::grant::{valid_command, valid_os_user, valid_variables};
 use munjigi_core::session::TerminalSize;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,12 @@ pub struct StartSessionInput {
 pub struct NativeStart {
     /// Program and arguments; empty for the login shell.
     pub command: Vec<String>,
+    /// Whether `command` is one text that the login shell runs, as `ssh HOST COMMAND` means it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_shell: bool,
+    /// What an SSH connection tells its programs, [`munjigi_core::grant::SSH_VARIABLES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<(String, String)>,
     /// Wished OS user; empty for the one that policy gives.
     pub os_user: String,
     /// Size of the terminal; absent for pipes.
@@ -91,6 +97,12 @@ impl StartSessionInput {
         let Some(native) = &self.native else { return Ok(()) };
         if !native.command.is_empty() && !valid_command(&native.command) {
             return invalid("a command has a program, at most 1024 arguments and 32 KiB, and no NUL bytes");
+        }
+        if native.by_shell && native.command.len() != 1 {
+            return invalid("what a shell runs is one text");
+        }
+        if !valid_variables(&native.variables, &native.command) {
+            return invalid("with its variables the command has more than 32 KiB");
         }
         if !native.os_user.is_empty() && !valid_os_user(&native.os_user) {
             return invalid(

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) kind: SessionKind,
     /// Program and arguments of a command.
     pub(super) command: Vec<String>,
+    /// Whether the login shell runs the command, which is one text then.
+    pub(super) by_shell: bool,
     /// Lines typed into a shell at its start.
     pub(super) profile: String,
     /// Parameters that reach the program as variables.
@@ -59,8 +61,9 @@ impl Plan {
             document: input.document_name.clone().unwrap_or_else(|| DEFAULT_DOCUMENT.to_owned()),
             kind: SessionKind::Shell,
             command: Vec::new(),
+            by_shell: false,
             profile: String::new(),
-            variables: Vec::new(),
+            variables: input.native.as_ref().map(|native| native.variables.clone()).unwrap_or_default(),
             pty: input.native.as_ref().is_none_or(|native| native.terminal.is_some()),
             elevated: false,
             run_as: None,
@@ -78,7 +81,8 @@ impl Plan {
                     return Err(ApiError::Validation(message));
                 }
                 let kind = if native.port.is_some() { SessionKind::Port } else { SessionKind::Command };
-                Self { kind, command: native.command.clone(), destination: native.port.clone(), ..shell }
+                let by_shell = native.by_shell;
+                Self { kind, command: native.command.clone(), by_shell, destination: native.port.clone(), ..shell }
             }
             _ => shell.with_document(server, input, &account).await?,
         };
@@ -112,7 +116,7 @@ impl Plan {
             ResolveError::Refused { .. } | ResolveError::Document(_) => invalid(&error),
         })?;
         self.document.clone_from(&name);
-        self.variables = resolved.variables;
+        self.variables.extend(resolved.variables);
         match resolved.run {
             Run::Shell => self.profile.clone_from(&resolved.preferences.profile),
             Run::Interactive(command) => self.runs(command.for_shell(), command),

@@ -132,6 +132,11 @@ impl Signal {
         Self::TABLE.iter().find(|(_, number, _)| *number == byte).map(|(signal, _, _)| *signal)
     }
 
+    /// Reads a name without `SIG`; `None` for a signal that no client may send.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::TABLE.iter().find(|(_, _, known)| *known == name).map(|(signal, _, _)| *signal)
+    }
+
     /// Returns the name without `SIG` (RFC 4254 section 6.10).
     pub fn name(self) -> &'static str {
         Self::TABLE.iter().find(|(signal, _, _)| *signal == self).map_or("TERM", |(_, _, name)| *name)

@@ -54,6 +54,7 @@ pub(crate) enum Command {
     Policy(command::policy::Arguments),
     Plugin(command::plugin::Arguments),
     Doctor(command::doctor::Arguments),
+    Ssh(command::ssh::Arguments),
     Sshd(command::sshd::Arguments),
     AuthorizedKeys(command::authorized_keys::Arguments),
     Completion(command::completion::Arguments),
@@ -63,7 +64,13 @@ impl Command {
     /// Tells whether the exit status belongs to a remote program.
     pub(crate) fn runs_a_session(&self) -> bool {
         match self {
-            Self::Up(_) | Self::Shell(_) | Self::Run(_) | Self::Attach(_) | Self::Db(_) | Self::Rdp(_) => true,
+            Self::Up(_)
+            | Self::Shell(_)
+            | Self::Run(_)
+            | Self::Attach(_)
+            | Self::Db(_)
+            | Self::Rdp(_)
+            | Self::Ssh(_) => true,
             Self::Forward(arguments) => arguments.runs_a_session(),
             _ => false,
         }

@@ -31,6 +31,7 @@ mod ports;
 mod postgres;
 mod rdp;
 mod sessions;
+mod ssh_door;
 mod ssm_agent;
 mod sts;
 mod targets;

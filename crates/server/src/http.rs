@@ -36,12 +36,14 @@ use crate::api::serve::{self, Received};
 use crate::clock;
 use crate::door::{RequestMeta, TlsDetails, Via};
 use crate::gateway::node_aws::doors;
-use crate::gateway::{door_aws, door_lane, door_link, tunnel};
+use crate::gateway::{door_aws, door_lane, door_link, door_ssh, tunnel};
 
-use gate::{Gate, Pass};
+use gate::Gate;
+pub(crate) use gate::Pass;
 
-/// How long the first byte may take (T-91).
-const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a peer may say nothing before it hears that this is SSH too. With the time that it has for its answer the
+/// first byte has 5 seconds (T-91).
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the TLS handshake may take (T-91).
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, and how long a connection stays open without a request.
@@ -119,10 +121,17 @@ pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener, tls: Arc<
     }
 }
 
-async fn connection(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, pass: Pass) {
-    let Some(Some(stream)) = front.server.stop.run_until_cancelled(handshake(&front, socket, peer)).await else {
-        return;
+async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, pass: Pass) {
+    let stop = &front.server.stop;
+    let stream = match stop.run_until_cancelled(first_word(&mut socket)).await {
+        Some(Some(Speaks::Tls)) => stop.run_until_cancelled(handshake(&front, socket, peer)).await.flatten(),
+        Some(Some(Speaks::Ssh)) => {
+            let origin = door_ssh::Origin { peer, pass: Some(pass), road: door_ssh::Road::Port };
+            return door_ssh::serve(&front.server, socket, origin).await;
+        }
+        Some(None) | None => None,
     };
+    let Some(stream) = stream else { return };
     let session = stream.get_ref().1;
     let tls = TlsDetails {
         version: session.protocol_version().map_or_else(String::new, |version| match version {
@@ -157,18 +166,35 @@ async fn connection(front: Arc<Front>, socket: TcpStream, peer: SocketAddr, pass
     }
 }
 
-async fn handshake(front: &Front, mut socket: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+/// What a peer speaks.
+enum Speaks {
+    Tls,
+    Ssh,
+}
+
+/// Finds out by the first byte what a peer speaks; `None` if it is nothing that is spoken here.
+async fn first_word(socket: &mut TcpStream) -> Option<Speaks> {
     // A socket that refuses its options is about to fail anyway.
-    let _ = munjigi_link::dial::tune(&socket);
+    let _ = munjigi_link::dial::tune(socket);
     let mut first = [0];
-    match tokio::time::timeout(FIRST_BYTE_LIMIT, socket.peek(&mut first)).await {
+    match tokio::time::timeout(PATIENCE, socket.peek(&mut first)).await {
         Ok(Ok(1..)) => {}
-        _ => return None,
+        Ok(_) => return None,
+        // It waits for the server's word, as in SSH either side may speak first (RFC 4253 section 4.2).
+        Err(_) => return Some(Speaks::Ssh),
     }
-    if first.iter().all(u8::is_ascii_uppercase) {
-        farewell(&mut socket, PLAIN_HTTP).await;
-        return None;
+    match first {
+        // `SSH-2.0-…`
+        [b'S'] => Some(Speaks::Ssh),
+        [byte] if byte.is_ascii_uppercase() => {
+            farewell(socket, PLAIN_HTTP).await;
+            None
+        }
+        _ => Some(Speaks::Tls),
     }
+}
+
+async fn handshake(front: &Front, socket: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
     match tokio::time::timeout(HANDSHAKE_LIMIT, front.acceptor.accept(socket)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(cause)) => {

@@ -1,9 +1,11 @@
 //! SSH as far as Munjigi has to read it: public keys as people hand them in, the question sshd's helper asks the
-//! agent, what sshd writes about logins, certificates, and lists of revoked ones. No private keys, no SSH connections.
+//! agent, what sshd writes about logins, the names that people log in with, certificates, and lists of revoked ones. No
+//! private keys, no SSH connections.
 
 pub mod certificate;
 pub mod krl;
 pub mod login;
+pub mod login_name;
 pub mod lookup;
 pub mod node_trust;
 mod public_key;

@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21")]
     pub wish: Option<open::Wish>,
 }
 
@@ -46,6 +46,10 @@ pub mod open {
         /// session. Once it is accepted the stream carries the connection's bytes and no frames.
         #[prost(message, tag = "7")]
         Incoming(super::Incoming),
+        /// Client to server: an SSH connection of the link's principal, of which the server is the server. Once it is
+        /// accepted the stream carries the connection's bytes and no frames.
+        #[prost(message, tag = "8")]
+        Ssh(super::SshWish),
         /// Server to agent: let sshd accept the key that this grant names.
         #[prost(message, tag = "20")]
         Key(super::KeyOnNode),
@@ -206,6 +210,14 @@ pub struct PortWish {
     /// TCP port, 1 to 65535.
     #[prost(uint32, tag = "2")]
     pub port: u32,
+}
+
+/// An SSH connection to a node.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct SshWish {
+    /// Node by id, name, id prefix or `tag:Key=Value`.
+    #[prost(string, tag = "1")]
+    pub node: String,
 }
 
 /// Make one connection of a port session.

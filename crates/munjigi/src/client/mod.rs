@@ -20,6 +20,7 @@ pub(crate) mod road;
 pub(crate) mod sanitize;
 pub(crate) mod session;
 pub(crate) mod signals;
+pub(crate) mod ssh;
 pub(crate) mod stdio;
 pub(crate) mod table;
 pub(crate) mod targets;

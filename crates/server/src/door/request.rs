@@ -33,10 +33,10 @@ pub struct RequestMeta {
 }
 
 impl RequestMeta {
-    /// Returns the description of a new request that came over the link that this one opened.
+    /// Returns the description of a new request that came over the link or SSH connection that this one opened.
     #[must_use]
     pub fn again(&self) -> Self {
-        let via = Via::Link;
+        let via = if self.via == Via::Ssh { Via::Ssh } else { Via::Link };
         Self { request_id: Uuid::new_v4(), time: clock::now(), invocation_id: None, via, ..self.clone() }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod copying;
 pub mod door_aws;
 pub(crate) mod door_lane;
 pub(crate) mod door_link;
+pub(crate) mod door_ssh;
 pub mod facts;
 mod forward;
 pub mod hub;

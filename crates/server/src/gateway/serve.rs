@@ -1,7 +1,7 @@
 //! Serves an authenticated link: the streams that a client opens, and the sessions that a node brings back.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::wire::hello::NodeHello;
 use munjigi_core::wire::message::{
-    Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, open,
+    Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, SshWish,
+    open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, MovingStream, Opener, Stream};
@@ -27,7 +28,7 @@ use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream};
-use super::{close_in_background, copying, incoming, inspect, ports, watch_stream};
+use super::{close_in_background, copying, door_ssh, incoming, inspect, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -45,6 +46,8 @@ use crate::ssh_logins::Unreported;
 
 /// How long the opener of a stream may take to say what it is for (T-91).
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// Longest text that names a node, characters (the AWS model's `Target`).
+const MAX_TARGET: usize = 400;
 
 /// Serves a client's link until it ends. `request` describes the upgrade; each stream is a request of its own.
 pub async fn client(server: Arc<Server>, mut connection: Connection, caller: Caller, request: RequestMeta) {
@@ -84,6 +87,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
         },
         Some(open::Wish::Attach(wish)) => attach(server, caller, request, stream, wish).await,
         Some(open::Wish::Prepared(wish)) => begin(server, caller, request, stream, wish).await,
+        Some(open::Wish::Ssh(wish)) => ssh(server, caller, &request, stream, wish).await,
         Some(open::Wish::Connect(wish)) => connect(server, caller, &request, stream, &wish, opener).await,
         Some(
             open::Wish::Start(_)
@@ -138,7 +142,7 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
         Some(Ok(destination)) => Some(destination),
         None => None,
     };
-    let native = NativeStart { command, os_user, terminal, term, port };
+    let native = NativeStart { command, by_shell: false, variables: Vec::new(), os_user, terminal, term, port };
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for Parameter { name, value } in parameters {
         given.entry(name).or_default().push(value);
@@ -270,7 +274,7 @@ async fn connect(
             return refuse(stream, error.code(), error.to_string(), "", request);
         };
         let journal = session.journal(&connection);
-        let Some(client) = accept(server, owner, stream, &session, &connection).await else { return };
+        let Some(client) = accept_connection(server, owner, stream, &session, &connection).await else { return };
         return copying::relay(server, facts, client, connection, journal, (direction, judge)).await;
     }
     let eyes = match facts.target().filter(|target| target.inspect) {
@@ -283,31 +287,55 @@ async fn connect(
     // For as long as the stream lasts, who connects there is offered to this client.
     let _registered =
         listen.map(|listen| incoming::register(server, facts.id.clone(), connection.listener(), opener, listen));
-    let Some(client) = accept(server, owner, stream, &session, &connection).await else { return };
+    let Some(client) = accept_connection(server, owner, stream, &session, &connection).await else { return };
     match eyes {
         Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
         None => ports::relay(client, connection).await,
     }
 }
 
-/// Answers that the connection stands; returns the client's end of it. With the token in the answer the client may dial
-/// a lane.
-async fn accept(
+/// Is the server of an SSH connection that the caller's own client brings.
+async fn ssh(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, stream: FrameStream, wish: SshWish) {
+    if wish.node.is_empty() || wish.node.chars().count() > MAX_TARGET {
+        let message = "a node's name, id or tag has 1 to 400 characters";
+        return refuse(stream, "ValidationException", message.to_owned(), "", request);
+    }
+    let Some(client) = accept(server, caller.principal(), stream, Accepted::default()).await else { return };
+    let road = door_ssh::Road::Link { caller: caller.clone(), node: wish.node };
+    // The link's own port says nothing about this connection.
+    let origin = door_ssh::Origin { peer: SocketAddr::new(request.source_ip, 0), pass: None, road };
+    door_ssh::serve(server, client, origin).await;
+}
+
+/// Answers that the connection stands; returns the client's end of it.
+async fn accept_connection(
     server: &Arc<Server>,
     owner: &Principal,
     stream: FrameStream,
     session: &PortSession,
     connection: &PortStream,
 ) -> Option<MovingStream> {
-    let (stream, early) = stream.into_link()?;
-    let (mut client, token) = server.gateway.lanes.expect(stream, LaneOwner::client(owner));
     let accepted = Accepted {
         session_id: session.handle().facts.id.to_string(),
         address: connection.address().to_owned(),
         listener: connection.listener(),
-        lane: token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default(),
         ..Accepted::default()
     };
+    accept(server, owner, stream, accepted).await
+}
+
+/// Answers that a stream carries bytes from now on; returns the client's end of it. With the token in the answer the
+/// client may dial a lane.
+async fn accept(
+    server: &Arc<Server>,
+    owner: &Principal,
+    stream: FrameStream,
+    accepted: Accepted,
+) -> Option<MovingStream> {
+    let (stream, early) = stream.into_link()?;
+    let (mut client, token) = server.gateway.lanes.expect(stream, LaneOwner::client(owner));
+    let lane = token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default();
+    let accepted = Accepted { lane, ..accepted };
     let mut answer = BytesMut::new();
     // It fits a frame by far.
     let _ = Frame::Accepted(Box::new(accepted)).encode(&mut answer);

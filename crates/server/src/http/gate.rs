@@ -20,7 +20,7 @@ struct Open {
 
 /// The place of one connection, free again once it has authenticated or ended.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(crate) struct Pass {
     gate: Arc<Gate>,
     address: IpAddr,
     held: Mutex<bool>,
@@ -56,7 +56,7 @@ impl Gate {
 
 impl Pass {
     /// Gives the place back: the connection has authenticated.
-    pub(super) fn authenticated(&self) {
+    pub(crate) fn authenticated(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::take(&mut *held) {
             return;

@@ -223,6 +223,8 @@ pub struct PublicKeyOffer<'a> {
     /// signature algorithm the certificate type maps to (for example
     /// `rsa-sha2-256` for `rsa-sha2-256-cert-v01@openssh.com`).
     pub algorithm: &'a ssh_key::Algorithm,
+    /// Munjigi: the certificate that was offered, if it was one; `public_key` is then the key that it certifies.
+    pub certificate: Option<&'a ssh_key::Certificate>,
 }
 
 /// A public key whose ownership has been verified, passed to

@@ -33,4 +33,4 @@ pub(crate) use reverse::Reverse;
 pub(crate) use serve::{Lead, Served, serve};
 pub(crate) use standing::{Opened, Standing, ended};
 pub(crate) use start::ForwardStart;
-pub(crate) use stdio::{PeerEnd, stdio};
+pub(crate) use stdio::{PeerEnd, carry, stdio};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::session::OutputStream;
+use munjigi_link::MovingStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Connector;
@@ -48,9 +49,14 @@ pub(crate) async fn stdio(
     endpoint: Option<&Endpoint>,
     peer_end: PeerEnd,
 ) -> Result<(), StdioError> {
-    let mut source = Source::stdin().map_err(StdioError::Input)?;
+    let source = Source::stdin().map_err(StdioError::Input)?;
     let mut connected = connector.connect(endpoint).await?;
-    let (read, mut write) = tokio::io::split(&mut connected.far);
+    carry(source, &mut connected.far, peer_end).await
+}
+
+/// Carries standard input and output over a connection that stands, as [`stdio`] does.
+pub(crate) async fn carry(mut source: Source, far: &mut MovingStream, peer_end: PeerEnd) -> Result<(), StdioError> {
+    let (read, mut write) = tokio::io::split(far);
     let count = Cell::new(0);
     let sending = send(&mut source, &mut write, &count);
     tokio::pin!(sending);

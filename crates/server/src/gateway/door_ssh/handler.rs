@@ -1,0 +1,375 @@
+//! What russh asks of a connection: who may log in, and what becomes of its channels. Once somebody has logged in nothing
+//! here waits for a node, a policy or a disk: russh calls it from the connection's one task.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use munjigi_core::session::environment_allowed;
+use munjigi_core::ssh::login_name::LoginName;
+use russh::keys::{Algorithm, Certificate};
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::channel::SshChannel;
+use super::files::FileService;
+use super::shell::Program;
+use super::terminal::{self, Terminal};
+use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
+use crate::http::Pass;
+use crate::identity::Caller;
+use crate::identity::ssh::{self, OfferedKey, ProvedCertificate, ProvedKey, SshRefusal, SshWish};
+use crate::{Server, lock};
+
+/// Most variables that a client may set for one program.
+const MAX_VARIABLES: usize = 64;
+
+/// The server's side of one connection.
+pub(super) struct Door {
+    server: Arc<Server>,
+    peer: SocketAddr,
+    road: Road,
+    pass: Option<Pass>,
+    /// How far the connection has come; received by the task that watches its deadlines.
+    stage: watch::Sender<Stage>,
+    /// Where that task finds what the login came to.
+    login: Arc<Mutex<Login>>,
+    ended: CancellationToken,
+    /// Who proved to be who, until the login is complete.
+    proved: Option<(Caller, LoginName)>,
+    conn: Option<Arc<Conn>>,
+    /// Channels of sessions in which nothing runs yet.
+    waiting: HashMap<ChannelId, Asked>,
+}
+
+impl Door {
+    pub(super) fn new(
+        server: Arc<Server>,
+        origin: Origin,
+        stage: watch::Sender<Stage>,
+        login: Arc<Mutex<Login>>,
+        ended: CancellationToken,
+    ) -> Self {
+        let Origin { peer, pass, road } = origin;
+        let waiting = HashMap::new();
+        Self { server, peer, road, pass, stage, login, ended, proved: None, conn: None, waiting }
+    }
+
+    /// Takes note of the first word after the exchange of keys.
+    fn logging_in(&self) {
+        self.stage.send_if_modified(|stage| {
+            let first = *stage == Stage::Exchanging;
+            if first {
+                *stage = Stage::LoggingIn;
+            }
+            first
+        });
+    }
+
+    /// Reads what a login name asks for; `None` if it is none, or if no name is needed.
+    fn wish(&self, user: &str) -> Option<(LoginName, SshWish)> {
+        let login = match &self.road {
+            Road::Port => LoginName::parse(user).ok()?,
+            Road::Inner { host, .. } => LoginName { node: Some(host.clone()), ..LoginName::os_user(user).ok()? },
+            Road::Link { .. } => return None,
+        };
+        let source = self.peer.ip().to_canonical();
+        let wish = SshWish { node: login.node.clone(), os_user: login.os_user.clone(), source };
+        lock(&self.login).tried = Some(wish.clone());
+        Some((login, wish))
+    }
+
+    /// Lets in whom a proof names: inside another connection only whoever is outside.
+    fn admit(&mut self, proved: Result<Caller, SshRefusal>, login: LoginName) -> Auth {
+        // What was refused is in the trail.
+        lock(&self.login).tried = None;
+        let Ok(caller) = proved else { return Auth::reject() };
+        if let Road::Inner { caller: outer, .. } = &self.road
+            && outer.principal().arn != caller.principal().arn
+        {
+            tracing::info!(outer = %outer.principal().arn, inner = %caller.principal().arn, "a jump by somebody else");
+            return Auth::reject();
+        }
+        self.proved = Some((caller, login));
+        Auth::Accept
+    }
+
+    fn logged_in(&mut self, session: &mut Session) -> Option<()> {
+        let (caller, login) = self.proved.take()?;
+        if let Some(pass) = self.pass.take() {
+            pass.authenticated();
+        }
+        let conn = Arc::new(Conn {
+            server: self.server.clone(),
+            login,
+            peer: self.peer,
+            handle: session.handle(),
+            ended: self.ended.clone(),
+            forwards: forwards::Forwards::default(),
+            caller,
+            request: describe(&self.server, self.peer, session.remote_sshid()),
+            channels: Arc::new(Semaphore::new(MAX_CHANNELS)),
+        });
+        lock(&self.login).conn = Some(conn.clone());
+        self.conn = Some(conn);
+        self.stage.send_replace(Stage::In);
+        Some(())
+    }
+
+    /// Serves a channel in a task of its own.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        // What it waits for may never come once the connection is gone.
+        self.server.tasks.spawn(async move {
+            ended.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Returns the connection if it may forward anything: a proof for one command is good for nothing beside it.
+    fn forwarding(&self) -> Option<&Arc<Conn>> {
+        self.conn.as_ref().filter(|conn| conn.forced_command().is_none())
+    }
+
+    /// Begins what shall run in a channel. The answer is yes at once, which saves a round trip; what is refused later is
+    /// said on the stream for errors.
+    fn begin(&mut self, id: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
+        let (Some(conn), Some(asked)) = (self.conn.clone(), self.waiting.remove(&id)) else {
+            return session.channel_failure(id);
+        };
+        session.channel_success(id)?;
+        // Not ended with the connection: it tells the session's end what became of its client.
+        self.server.tasks.spawn(shell::serve(conn, asked, program));
+        Ok(())
+    }
+
+    fn begin_files(&mut self, id: ChannelId, service: FileService, session: &mut Session) -> Result<(), Error> {
+        if self.conn.as_ref().is_some_and(|conn| conn.forced_command().is_some()) {
+            return self.begin(id, Program::Shell, session);
+        }
+        let (Some(conn), Some(asked)) = (self.conn.clone(), self.waiting.remove(&id)) else {
+            return session.channel_failure(id);
+        };
+        session.channel_success(id)?;
+        self.server.tasks.spawn(files::serve(conn, asked, service));
+        Ok(())
+    }
+}
+
+/// Tells whether a signature is one that is refused whatever the key (T-35): RSA with SHA-1.
+fn is_weak(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa)
+}
+
+impl Handler for Door {
+    type Error = Error;
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        self.logging_in();
+        // The link proved who it is.
+        let Road::Link { caller, node } = &self.road else { return Ok(Auth::reject()) };
+        let Ok(login) = LoginName::os_user(user) else { return Ok(Auth::reject()) };
+        self.proved = Some((caller.clone(), LoginName { node: Some(node.clone()), ..login }));
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        self.logging_in();
+        let Some((_, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
+        if is_weak(offer.algorithm) {
+            return Ok(Auth::reject());
+        }
+        // Which certificates are good is nobody's to learn who does not have their keys.
+        let taken = match (offer.certificate, OfferedKey::new(offer.public_key)) {
+            (Some(_), _) => true,
+            (None, Some(key)) => ssh::would_take(&self.server, &key, &wish).await,
+            (None, None) => false,
+        };
+        Ok(if taken { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        let (Some((login, wish)), Some(proved)) = (self.wish(user), ProvedKey::new(&key)) else {
+            return Ok(Auth::reject());
+        };
+        let server = self.server.clone();
+        Ok(self.admit(ssh::authenticate_key(&server, proved, &wish).await, login))
+    }
+
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
+        let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
+        let (server, proved) = (self.server.clone(), ProvedCertificate::new(certificate));
+        Ok(self.admit(ssh::authenticate_certificate(&server, proved, &wish).await, login))
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
+        self.logged_in(session).ok_or(Error::Inconsistent)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        let id = channel.id();
+        let room = self.conn.as_ref().and_then(|conn| Some((conn, conn.place()?)));
+        match room {
+            Some((conn, place)) => {
+                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                let asked = Asked { channel, terminal: None, environment: BTreeMap::new(), agent: false };
+                self.waiting.insert(id, asked);
+                reply.accept().await;
+            }
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(conn) = self.forwarding().cloned() else { return Ok(()) };
+        match conn.place() {
+            Some(place) => {
+                self.spawn(forwards::open_tcp(conn, (channel, place), (host.to_owned(), port), reply));
+            }
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(conn) = self.forwarding().cloned() else { return Ok(()) };
+        match conn.place() {
+            Some(place) => self.spawn(forwards::open_unix(conn, (channel, place), path.to_owned(), reply)),
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
+        Ok(())
+    }
+
+    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = self.forwarding() else { return Ok(false) };
+        Ok(forwards::listen_tcp(conn, address, port).await)
+    }
+
+    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = self.forwarding() else { return Ok(false) };
+        Ok(forwards::cancel_tcp(conn, address, port).await)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, _session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = self.forwarding() else { return Ok(false) };
+        Ok(forwards::listen_unix(conn, path).await)
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = self.forwarding() else { return Ok(false) };
+        Ok(forwards::cancel_unix(conn, path).await)
+    }
+
+    async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Error> {
+        let offered = self.forwarding().is_some_and(|conn| forwards::may_offer_agent(conn));
+        let Some(asked) = self.waiting.get_mut(&channel) else { return Ok(false) };
+        asked.agent = offered;
+        Ok(offered)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(asked) = self.waiting.get_mut(&channel) else { return session.channel_failure(channel) };
+        asked.terminal = Some(Terminal::new(term, [columns, rows, width, height]));
+        session.channel_success(channel)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        // A running program's channel hears it by itself.
+        if let Some(terminal) = self.waiting.get_mut(&channel).and_then(|asked| asked.terminal.as_mut()) {
+            terminal.size = terminal::size([columns, rows, width, height]);
+        }
+        Ok(())
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let asked = self.waiting.get_mut(&channel).filter(|asked| asked.environment.len() < MAX_VARIABLES);
+        match asked.filter(|_| environment_allowed(name, value)) {
+            Some(asked) => {
+                asked.environment.insert(name.to_owned(), value.to_owned());
+                session.channel_success(channel)
+            }
+            None => session.channel_failure(channel),
+        }
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.begin(channel, Program::Shell, session)
+    }
+
+    async fn exec_request(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Error> {
+        match FileService::of_command(data) {
+            Some(service) => self.begin_files(channel, service, session),
+            None => self.begin(channel, Program::Command(data.to_vec()), session),
+        }
+    }
+
+    async fn subsystem_request(&mut self, channel: ChannelId, name: &str, session: &mut Session) -> Result<(), Error> {
+        match FileService::of_subsystem(name) {
+            Some(service) => self.begin_files(channel, service, session),
+            None => session.channel_failure(channel),
+        }
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        self.waiting.remove(&channel);
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What the door offers of SSH: key exchanges, ciphers, the host key, and the library's own limits behind ours.
+//!
+//! T-35: nothing weak is there to be negotiated. No SHA-1, no CBC, no compression (T-97), strict key exchange only with
+//! ciphers that authenticate what they encrypt.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::server::Config;
+use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+
+use super::{HOST_SUFFIX, Road};
+use crate::{Server, clock};
+
+/// What the door says of itself before keys are exchanged.
+const BANNER: &str = concat!("SSH-2.0-Munjigi_", env!("CARGO_PKG_VERSION"));
+/// How long a refused login takes at least, whatever the reason: nobody shall learn from it which keys are known (T-90).
+const REJECTION_TIME: Duration = Duration::from_millis(100);
+/// Logins that may be refused on one connection, the probe for methods among them; sshd's `MaxAuthTries` and one.
+const MAX_REFUSALS: usize = 7;
+/// What a client may send on a channel before it hears more. OpenSSH's own is the same.
+const WINDOW: u32 = 2 * 1024 * 1024;
+/// Largest data packet, bytes.
+const PACKET: u32 = 32 * 1024;
+/// Messages that wait for a channel's task: with packets of the largest size 1 MiB (T-95). When they are full the
+/// connection is not read.
+const CHANNEL_MESSAGES: usize = 32;
+/// Messages towards the client that wait for a connection's task, each of at most a packet's size.
+const CONNECTION_MESSAGES: usize = 16;
+/// Bytes and time after which keys are exchanged anew (RFC 4253 section 9).
+const REKEY_BYTES: usize = 1 << 30;
+const REKEY_TIME: Duration = Duration::from_secs(3600);
+/// A client that says nothing for so long is asked whether it is there, so that what lies between keeps the connection.
+/// Nobody is sent away for not answering: a suspended `ssh` does not. Dead peers are TCP's business.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+/// Never used, as each cipher brings its own; some clients want to see one.
+const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+/// Signatures that people may log in with, and the host key's.
+const SIGNATURES: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::SkEd25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::SkEcdsaSha2NistP256,
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// Returns what a new connection is offered.
+pub(super) fn of(server: &Server, road: &Road) -> anyhow::Result<Arc<Config>> {
+    let host = server.ssh_authority.host_key(&names(server, road), clock::now())?;
+    Ok(Arc::new(Config {
+        server_id: SshId::Standard(Cow::Borrowed(BANNER)),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: REJECTION_TIME,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![host.key.clone()],
+        certificates: vec![host.certificate.clone()],
+        limits: Limits::new(REKEY_BYTES, REKEY_BYTES, REKEY_TIME),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        channel_buffer_size: CHANNEL_MESSAGES,
+        event_buffer_size: CONNECTION_MESSAGES,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            key: Cow::Borrowed(SIGNATURES),
+            host_key_certificates: Cow::Borrowed(&[]),
+            cipher: Cow::Borrowed(CIPHERS),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        max_auth_attempts: MAX_REFUSALS,
+        // Ours stand in front of it.
+        inactivity_timeout: None,
+        keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: 0,
+        nodelay: true,
+    }))
+}
+
+/// Returns the names under which a client may have come: this server's own, or those of the node that it stands for. They
+/// are no promise about the node: who may vouch for hosts vouches for this server in its place.
+fn names(server: &Server, road: &Road) -> Vec<String> {
+    match road {
+        Road::Port => server.names.iter().cloned().collect(),
+        Road::Link { node, .. } | Road::Inner { host: node, .. } => {
+            vec![node.clone(), format!("{node}{HOST_SUFFIX}")]
+        }
+    }
+}

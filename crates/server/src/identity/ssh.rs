@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use ipnet::IpNet;
 use munjigi_core::id::{AccessKeyId, NodeId, SshKeyId};
-use munjigi_core::ssh::{Fingerprint, PublicKey};
+use munjigi_core::ssh::{Fingerprint, PublicKey, PublicKeyError};
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -175,55 +175,95 @@ pub struct SshWish {
     pub source: IpAddr,
 }
 
-/// A key that somebody says is theirs; proves nothing (T-33).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OfferedKey(PublicKey);
+/// A key or certificate that somebody says is theirs; proves nothing (T-33).
+#[derive(Debug, Clone)]
+pub enum OfferedKey {
+    /// A key; `None` if its kind or size is never let in.
+    Key(Option<PublicKey>),
+    /// A certificate: judged when it is proved, so that the trail says what is wrong with it.
+    Certificate,
+}
 
 /// A key whose private half has signed this connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvedKey(PublicKey);
+#[derive(Debug, Clone)]
+pub struct ProvedKey {
+    key: Result<PublicKey, PublicKeyError>,
+    fingerprint: Fingerprint,
+    presence: Presence,
+}
 
 /// A certificate whose key's private half has signed this connection. Whether the certificate is worth anything is
 /// still to be judged.
 #[derive(Debug, Clone)]
-pub struct ProvedCertificate(russh::keys::Certificate);
+pub struct ProvedCertificate {
+    certificate: russh::keys::Certificate,
+    presence: Presence,
+}
+
+/// Whether somebody was there when a security key signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The key is in software, or was touched.
+    Shown,
+    /// The security key signed without being touched.
+    Missing,
+}
+
+impl Presence {
+    /// Reads the flags of a security key's signature: behind the signature proper stand a byte of flags, of which the
+    /// lowest says that a person was there, and a counter of four bytes (OpenSSH, `PROTOCOL.u2f`).
+    fn of(signature: &russh::keys::ssh_key::Signature) -> Self {
+        use russh::keys::Algorithm;
+        const USER_PRESENT: u8 = 0x01;
+        const TRAILER: usize = 5;
+        if !matches!(signature.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256) {
+            return Self::Shown;
+        }
+        let bytes = signature.as_bytes();
+        let flags = bytes.len().checked_sub(TRAILER).and_then(|at| bytes.get(at));
+        if flags.is_some_and(|flags| flags & USER_PRESENT != 0) { Self::Shown } else { Self::Missing }
+    }
+}
 
 impl OfferedKey {
-    /// Takes a key as it was offered; `None` if its kind or size is never let in.
-    pub fn new(key: &russh::keys::PublicKey) -> Option<Self> {
-        read(key).map(Self)
+    /// Takes what was offered.
+    pub fn new(offer: &russh::server::PublicKeyOffer<'_>) -> Self {
+        match offer.certificate {
+            Some(_) => Self::Certificate,
+            None => Self::Key(read(offer.public_key).ok()),
+        }
     }
 }
 
 impl ProvedKey {
-    /// Takes a key after its signature over this connection was verified, which only the transport can say: russh
-    /// makes a `VerifiedPublicKey` of nothing else. `None` if its kind or size is never let in.
-    pub fn new(key: &russh::server::VerifiedPublicKey<'_>) -> Option<Self> {
-        read(key.public_key).map(Self)
-    }
-
-    /// Returns the key's fingerprint.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.0.fingerprint()
+    /// Takes a key after its signature over this connection was verified: russh makes its argument of nothing else.
+    pub fn new(proved: &russh::server::VerifiedPublicKey<'_>) -> Self {
+        let fingerprint = Fingerprint::of(&proved.public_key.to_bytes().unwrap_or_default());
+        Self { key: read(proved.public_key), fingerprint, presence: Presence::of(proved.signature) }
     }
 }
 
 impl ProvedCertificate {
-    /// Takes a certificate in the one callback that russh calls after the signature of the certified key over this
-    /// connection was verified (`auth_openssh_certificate`).
-    pub fn new(certificate: &russh::keys::Certificate) -> Self {
-        Self(certificate.clone())
+    /// Takes a certificate after the signature of its key over this connection was verified: russh makes its argument
+    /// of nothing else.
+    pub fn new(proved: &russh::server::VerifiedCertificate<'_>) -> Self {
+        Self { certificate: proved.certificate.clone(), presence: Presence::of(proved.signature) }
     }
 
     /// Returns the certificate.
     pub fn certificate(&self) -> &russh::keys::Certificate {
-        &self.0
+        &self.certificate
+    }
+
+    /// Tells whether somebody was there when its key, a security key, signed.
+    pub fn presence(&self) -> Presence {
+        self.presence
     }
 }
 
-fn read(key: &russh::keys::PublicKey) -> Option<PublicKey> {
-    let blob = key.to_bytes().ok()?;
-    PublicKey::from_parts(key.algorithm().as_str(), &blob).ok()
+fn read(key: &russh::keys::PublicKey) -> Result<PublicKey, PublicKeyError> {
+    let blob = key.to_bytes().map_err(|_| PublicKeyError::NotAKey)?;
+    PublicKey::from_parts(key.algorithm().as_str(), &blob)
 }
 
 /// Why somebody was not let in. The code and the text stand in the trail; the client learns neither.
@@ -232,6 +272,12 @@ pub enum SshRefusal {
     /// Nobody registered or pushed the key.
     #[error("nobody registered the key, and no push of it is good for this login")]
     UnknownKey,
+    /// A key of a kind or size that is never let in.
+    #[error("{0}")]
+    KeyNotTaken(PublicKeyError),
+    /// A security key signed, and nobody touched it.
+    #[error("the security key signed without being touched, so nobody needs to have been there")]
+    NoPresence,
     /// Its owner switched it off.
     #[error("the key {0} is inactive")]
     InactiveKey(SshKeyId),
@@ -262,6 +308,8 @@ impl SshRefusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownKey => "UnknownKey",
+            Self::KeyNotTaken(_) => "KeyNotTaken",
+            Self::NoPresence => "NoUserPresence",
             Self::InactiveKey(_) => "InactiveKey",
             Self::PushedForOther => "PushedForOther",
             Self::PrincipalGone => "PrincipalGone",
@@ -276,16 +324,31 @@ impl SshRefusal {
 /// that somebody can come in with it somewhere: it does not depend on the wish, so that nobody can probe for nodes and
 /// OS users.
 pub async fn would_take(server: &Server, key: &OfferedKey, _wish: &SshWish) -> bool {
-    let fingerprint = key.0.fingerprint();
+    let fingerprint = match key {
+        OfferedKey::Certificate => return true,
+        OfferedKey::Key(None) => return false,
+        OfferedKey::Key(Some(key)) => key.fingerprint(),
+    };
     let registered = server.identities.ssh_key(&fingerprint).is_some_and(|(key, _)| key.active);
     registered || server.ssh_pushes.know(&fingerprint, clock::now())
 }
 
 /// Finds whom a key names: the user who registered it, else who pushed it for this login. A pushed key for single use
 /// is used up. A refusal is in the trail when this returns.
-pub async fn authenticate_key(server: &Server, key: ProvedKey, wish: &SshWish) -> Result<Caller, SshRefusal> {
-    let fingerprint = key.0.fingerprint();
-    let identified = match server.identities.ssh_key(&fingerprint) {
+pub async fn authenticate_key(server: &Server, proved: ProvedKey, wish: &SshWish) -> Result<Caller, SshRefusal> {
+    let identified = identify(server, &proved, wish).await;
+    if let Err(refusal) = &identified {
+        refused(server, wish, Some(&proved.fingerprint.to_string()), refusal).await;
+    }
+    identified
+}
+
+async fn identify(server: &Server, proved: &ProvedKey, wish: &SshWish) -> Result<Caller, SshRefusal> {
+    let fingerprint = proved.key.as_ref().map_err(|error| SshRefusal::KeyNotTaken(error.clone()))?.fingerprint();
+    if proved.presence == Presence::Missing {
+        return Err(SshRefusal::NoPresence);
+    }
+    match server.identities.ssh_key(&fingerprint) {
         Some((key, owner)) if key.active => {
             let kind = SshProofKind::Registered { key_id: key.id };
             Ok(Caller::of_ssh(owner, Arc::new(SshProof::new(kind, fingerprint.to_string()))))
@@ -296,11 +359,7 @@ pub async fn authenticate_key(server: &Server, key: ProvedKey, wish: &SshWish) -
             }
             identified => identified,
         },
-    };
-    if let Err(refusal) = &identified {
-        refused(server, wish, Some(&fingerprint.to_string()), refusal).await;
     }
-    identified
 }
 
 /// Writes a refused login into the trail; of a flood the first of each kind at once, the rest as their number.

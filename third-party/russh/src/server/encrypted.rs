@@ -1203,11 +1203,16 @@ impl Encrypted {
                                     let key = VerifiedPublicKey {
                                         public_key: key,
                                         algorithm: &algorithm,
+                                        signature: &sig,
                                     };
                                     handler.auth_publickey(user, key).await?
                                 }
                                 PublicKeyOrCertificate::Certificate(ref cert) => {
-                                    handler.auth_openssh_certificate(user, cert).await?
+                                    let certificate = VerifiedCertificate {
+                                        certificate: cert,
+                                        signature: &sig,
+                                    };
+                                    handler.auth_openssh_certificate(user, certificate).await?
                                 }
                             };
 

@@ -241,6 +241,24 @@ pub struct VerifiedPublicKey<'a> {
     /// algorithm named in the request (`ssh-rsa`, `rsa-sha2-256`,
     /// `ssh-ed25519`, ...).
     pub algorithm: &'a ssh_key::Algorithm,
+    /// Munjigi: the verified signature. That of a security key carries flags,
+    /// which say whether somebody touched it and which are not judged here.
+    pub signature: &'a ssh_key::Signature,
+}
+
+/// Munjigi: a certificate of whose key the ownership has been verified, passed
+/// to [`Handler::auth_openssh_certificate`].
+///
+/// Only russh creates values of this type, after verifying the signature of
+/// the request. The certificate itself is for the handler to judge: who signed
+/// it, and until when it is good.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy)]
+pub struct VerifiedCertificate<'a> {
+    /// The certificate.
+    pub certificate: &'a Certificate,
+    /// The verified signature of the certified key.
+    pub signature: &'a ssh_key::Signature,
 }
 
 /// Server handler. Each client will have their own handler.
@@ -331,13 +349,15 @@ pub trait Handler: Sized {
     /// is called after the signature has been verified and key
     /// ownership has been confirmed.
     ///
+    /// Munjigi: nothing about the certificate itself was checked.
+    ///
     /// Russh makes sure rejection takes a constant [`Config::auth_rejection_time`],
     /// except if this method takes more than that.
     #[allow(unused_variables)]
     fn auth_openssh_certificate(
         &mut self,
         user: &str,
-        certificate: &Certificate,
+        certificate: VerifiedCertificate<'_>,
     ) -> impl Future<Output = Result<Auth, Self::Error>> + Send {
         async { Ok(Auth::reject()) }
     }

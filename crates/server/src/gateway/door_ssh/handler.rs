@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use munjigi_core::session::environment_allowed;
 use munjigi_core::ssh::login_name::LoginName;
-use russh::keys::{Algorithm, Certificate};
-use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::keys::Algorithm;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedCertificate, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -180,26 +182,23 @@ impl Handler for Door {
         if is_weak(offer.algorithm) {
             return Ok(Auth::reject());
         }
-        // Which certificates are good is nobody's to learn who does not have their keys.
-        let taken = match (offer.certificate, OfferedKey::new(offer.public_key)) {
-            (Some(_), _) => true,
-            (None, Some(key)) => ssh::would_take(&self.server, &key, &wish).await,
-            (None, None) => false,
-        };
+        let taken = ssh::would_take(&self.server, &OfferedKey::new(&offer), &wish).await;
         Ok(if taken { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        let (Some((login, wish)), Some(proved)) = (self.wish(user), ProvedKey::new(&key)) else {
-            return Ok(Auth::reject());
-        };
-        let server = self.server.clone();
+        let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
+        let (server, proved) = (self.server.clone(), ProvedKey::new(&key));
         Ok(self.admit(ssh::authenticate_key(&server, proved, &wish).await, login))
     }
 
-    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: VerifiedCertificate<'_>,
+    ) -> Result<Auth, Error> {
         let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
-        let (server, proved) = (self.server.clone(), ProvedCertificate::new(certificate));
+        let (server, proved) = (self.server.clone(), ProvedCertificate::new(&certificate));
         Ok(self.admit(ssh::authenticate_certificate(&server, proved, &wish).await, login))
     }
 

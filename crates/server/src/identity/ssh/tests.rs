@@ -22,11 +22,15 @@ fn wish(node: &str, os_user: Option<&str>) -> SshWish {
 }
 
 async fn comes_in(server: &Server, wish: &SshWish) -> Result<Caller, SshRefusal> {
-    authenticate_key(server, ProvedKey(key()), wish).await
+    authenticate_key(server, proved(key(), Presence::Shown), wish).await
+}
+
+fn proved(key: PublicKey, presence: Presence) -> ProvedKey {
+    ProvedKey { fingerprint: key.fingerprint(), key: Ok(key), presence }
 }
 
 async fn offered(server: &Server) -> bool {
-    would_take(server, &OfferedKey(key()), &wish("web-1", None)).await
+    would_take(server, &OfferedKey::Key(Some(key())), &wish("web-1", None)).await
 }
 
 /// Returns the caller that signs with an access key.
@@ -136,6 +140,36 @@ async fn a_flood_of_refused_logins_is_one_record_and_a_number() {
     let trail = test.trail("AuthenticateSsh");
     assert!(trail.len() == 2 && trail[1].contains("\"events\":999"), "{trail:?}");
     test.stop().await;
+}
+
+#[tokio::test]
+async fn a_security_key_that_nobody_touched_names_nobody() {
+    let test = TestServer::start().await;
+    let server = test.server();
+    server.store.register_ssh_key("admin", &key(), clock::now()).await.unwrap();
+    server.identities.reload(&server.store).await.unwrap();
+    let refusal = authenticate_key(server, proved(key(), Presence::Missing), &wish("web-1", None)).await.unwrap_err();
+    assert_eq!(refusal, SshRefusal::NoPresence);
+    let record = test.trail("AuthenticateSsh").pop().unwrap();
+    assert!(record.contains("NoUserPresence"), "{record}");
+    test.stop().await;
+}
+
+#[test]
+fn the_flags_of_a_security_keys_signature_are_read_behind_it() {
+    use russh::keys::Algorithm;
+    use russh::keys::ssh_key::Signature;
+    let signed = |flags: u8| {
+        let mut bytes = vec![0xff; 64];
+        bytes.extend([flags, 0, 0, 0, 7]);
+        Presence::of(&Signature::new(Algorithm::SkEd25519, bytes).unwrap())
+    };
+    assert_eq!(
+        [signed(0x00), signed(0x04), signed(0x01), signed(0x05)],
+        [Presence::Missing, Presence::Missing, Presence::Shown, Presence::Shown]
+    );
+    let software = Signature::new(Algorithm::Ed25519, vec![0; 64]).unwrap();
+    assert_eq!(Presence::of(&software), Presence::Shown);
 }
 
 #[test]

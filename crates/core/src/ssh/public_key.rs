@@ -1,8 +1,10 @@
-//! SSH public keys: the line of an `.pub` file and the form of RFC 4716, checked in type and size, and written again
+//! SSH public keys: the line of an `.pub` file, the form of RFC 4716 and PEM for RSA, checked in type and size, and written again
 //! as type and base64 alone.
 //!
 //! What sshd would read more into is refused: options before the key, several lines, certificates. So a key that
 //! somebody hands in can never carry a command, a forwarding or an authority.
+
+mod pem;
 
 use std::fmt;
 
@@ -160,7 +162,8 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a key: one line `type base64 [comment]`, or the form of RFC 4716. White space around it is nothing.
+    /// Reads a key: one line `type base64 [comment]`, the form of RFC 4716, or PEM for RSA. White space around it is
+    /// nothing.
     pub fn parse(text: &str) -> Result<Self, PublicKeyError> {
         if text.len() > MAX_KEY_TEXT {
             return Err(PublicKeyError::TooLong);
@@ -169,7 +172,11 @@ impl PublicKey {
         if text.starts_with("-----BEGIN ") && text.contains("PRIVATE KEY-----") {
             return Err(PublicKeyError::PrivateKey);
         }
-        if text.starts_with(BEGIN) { Self::from_rfc_4716(text) } else { Self::from_line(text) }
+        match text {
+            _ if text.starts_with(BEGIN) => Self::from_rfc_4716(text),
+            _ if pem::is_pem(text) => pem::read(text),
+            _ => Self::from_line(text),
+        }
     }
 
     /// Checks type and bytes as they stand apart, for example in a question of sshd.
@@ -202,6 +209,11 @@ impl PublicKey {
     /// Returns the line for sshd: type and base64, nothing else.
     pub fn line(&self) -> String {
         format!("{} {}", self.kind, STANDARD.encode(&self.blob))
+    }
+
+    /// Returns the key in PEM (`PUBLIC KEY`); `None` unless it is an RSA key.
+    pub fn to_pem(&self) -> Option<String> {
+        pem::write(self)
     }
 
     fn from_line(text: &str) -> Result<Self, PublicKeyError> {

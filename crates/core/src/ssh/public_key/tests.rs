@@ -131,3 +131,48 @@ fn no_text_makes_it_panic() {
         });
     }
 }
+
+/// The key of [`RSA_2048`] as `ssh-keygen -e -m PKCS8` and `-m PEM` write it is read to the same key; `ssh-keygen` itself
+/// checks what is written in `munjigi/tests/ssh_keys.rs`.
+#[test]
+fn rsa_keys_go_through_pem_and_back() {
+    let key = PublicKey::parse(RSA_2048).unwrap();
+    let pem = key.to_pem().unwrap();
+    assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA"), "{pem}");
+    assert!(pem.lines().all(|line| line.len() <= 64));
+    let read = PublicKey::parse(&format!("\n{pem}\n")).unwrap();
+    assert_eq!((read.blob(), read.comment()), (key.blob(), ""));
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(body).unwrap();
+    let pkcs1 =
+        format!("-----BEGIN RSA PUBLIC KEY-----\n{}\n-----END RSA PUBLIC KEY-----", STANDARD.encode(&der[24..]));
+    assert_eq!(PublicKey::parse(&pkcs1).unwrap(), read);
+    assert_eq!(PublicKey::parse(ED25519).unwrap().to_pem(), None);
+}
+
+#[test]
+fn a_quarter_million_mutated_pem_texts_are_keys_or_refused() {
+    let pem = PublicKey::parse(RSA_2048).unwrap().to_pem().unwrap();
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(body).unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..1 << 18 {
+        let mut bytes = der.clone();
+        bytes.truncate(bytes.len() - random(3) * random(40));
+        for _ in 0..=random(3) {
+            // Most changes where lengths and tags are.
+            let at = if random(4) == 0 { random(bytes.len()) } else { random(40) };
+            bytes[at] = u8::try_from(random(256)).unwrap();
+        }
+        let text = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", STANDARD.encode(&bytes));
+        if let Ok(key) = PublicKey::parse(&text) {
+            assert_eq!(PublicKey::parse(&key.line()).unwrap().blob(), key.blob());
+        }
+    }
+}

@@ -29,6 +29,8 @@ checked_text! {
     PathPrefix: path_prefix, "a path prefix must begin with / and have at most 512 printable characters";
     /// A policy's text; whether it is a policy is the policy engine's to say.
     PolicyDocument: document, "a policy document must have 1 to 131072 characters and no control characters";
+    /// The text of an SSH public key.
+    PublicKeyBody: key_body, "a public key has 1 to 16384 characters of ASCII or Latin-1";
     /// A version of a managed policy.
     VersionId: |text| version(text).is_some(), "a version id is v and a number, such as v1";
     /// Where a page of a list begins.
@@ -116,6 +118,12 @@ fn document(text: &str) -> bool {
     !text.is_empty()
         && text.chars().nth(131_072).is_none()
         && !text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+}
+
+/// `[\u0009\u000A\u000D\u0020-\u00FF]+`.
+fn key_body(text: &str) -> bool {
+    (1..=16_384).contains(&text.chars().count())
+        && text.chars().all(|c| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{ff}'))
 }
 
 fn version(text: &str) -> Option<u64> {

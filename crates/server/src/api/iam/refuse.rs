@@ -17,6 +17,7 @@ pub(super) fn refused(error: StoreError) -> ApiError {
                 Kind::MfaDevice => "VirtualMFADevice with serial number",
                 Kind::OidcProvider => "OpenIDConnect Provider for arn",
                 Kind::AccessKey => "access key with id",
+                Kind::SshKey => "Public Key with id",
                 Kind::PolicyVersion => "policy version",
                 Kind::Boundary => "permissions boundary of",
                 _ => "policy",

@@ -287,3 +287,56 @@ async fn the_simulator_answers_as_the_door_decides() {
     assert_eq!(code(Iam, desk.iam("SimulateCustomPolicy", broken).await), "MalformedPolicyDocument");
     desk.close().await;
 }
+
+#[tokio::test]
+async fn ssh_keys_are_registered_shown_switched_and_deleted() {
+    const ED25519: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHhn/6pFn80oeUxjQu2cJYUSmk45c8VzM0LtJHxAOxnO";
+    let desk = Desk::open().await;
+    for name in ["alice", "bob"] {
+        desk.iam("CreateUser", json!({ "UserName": name })).await.unwrap();
+    }
+    let body = format!("{ED25519} kim@laptop\n");
+    let upload = |name: &str| json!({ "UserName": name, "SSHPublicKeyBody": body });
+    let made = desk.iam("UploadSSHPublicKey", upload("Alice")).await.unwrap()["SSHPublicKey"].clone();
+    assert_eq!((&made["UserName"], &made["Status"]), (&json!("alice"), &json!("Active")));
+    assert_eq!(made["SSHPublicKeyBody"], body.trim());
+    assert_eq!(made["Fingerprint"].as_str().unwrap().len(), 47);
+    let id = made["SSHPublicKeyId"].clone();
+    assert!(id.as_str().unwrap().starts_with("APKA"), "{id}");
+    for name in ["alice", "bob"] {
+        assert_eq!(code(Iam, desk.iam("UploadSSHPublicKey", upload(name)).await), "DuplicateSSHPublicKey");
+    }
+    for (body, expected) in [
+        ("hello", "UnrecognizedPublicKeyEncoding"),
+        ("ssh-ed25519 AAAA", "InvalidPublicKey"),
+        ("", "ValidationError"),
+        ("ssh-ed25519 앨리스", "ValidationError"),
+    ] {
+        let upload = json!({ "UserName": "bob", "SSHPublicKeyBody": body });
+        assert_eq!(code(Iam, desk.iam("UploadSSHPublicKey", upload).await), expected, "{body}");
+    }
+    assert_eq!(code(Iam, desk.iam("UploadSSHPublicKey", upload("eve")).await), "NoSuchEntity");
+
+    let get = |encoding: &str| json!({ "UserName": "alice", "SSHPublicKeyId": id, "Encoding": encoding });
+    let shown = desk.iam("GetSSHPublicKey", get("SSH")).await.unwrap()["SSHPublicKey"].clone();
+    assert_eq!(shown["SSHPublicKeyBody"], body.trim());
+    assert_eq!(code(Iam, desk.iam("GetSSHPublicKey", get("PEM")).await), "UnrecognizedPublicKeyEncoding");
+    assert_eq!(code(Iam, desk.iam("GetSSHPublicKey", get("ssh")).await), "ValidationError");
+
+    let of = |name: &str| json!({ "UserName": name, "SSHPublicKeyId": id });
+    let mut switch = of("alice");
+    switch["Status"] = json!("Inactive");
+    desk.iam("UpdateSSHPublicKey", switch.clone()).await.unwrap();
+    let listed = desk.iam("ListSSHPublicKeys", json!({ "UserName": "alice" })).await.unwrap();
+    assert_eq!(listed["SSHPublicKeys"][0]["Status"], "Inactive");
+    assert!(listed["SSHPublicKeys"][0].get("SSHPublicKeyBody").is_none(), "{listed}");
+    switch["Status"] = json!("Expired");
+    assert_eq!(code(Iam, desk.iam("UpdateSSHPublicKey", switch).await), "ValidationError");
+    assert_eq!(code(Iam, desk.iam("DeleteSSHPublicKey", of("bob")).await), "NoSuchEntity", "another's key");
+    assert_eq!(code(Iam, desk.iam("DeleteUser", json!({ "UserName": "alice" })).await), "DeleteConflict");
+    desk.iam("DeleteSSHPublicKey", of("alice")).await.unwrap();
+    assert_eq!(code(Iam, desk.iam("DeleteSSHPublicKey", of("alice")).await), "NoSuchEntity");
+    desk.iam("DeleteUser", json!({ "UserName": "alice" })).await.unwrap();
+    let own = desk.iam("ListSSHPublicKeys", json!({})).await.unwrap();
+    assert_eq!(own["SSHPublicKeys"], json!([]), "of the caller");
+}

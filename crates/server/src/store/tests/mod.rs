@@ -65,6 +65,7 @@ mod target_stories {
 run_suite!(sqlite:
     users_are_unique_without_regard_to_case_and_page_by_name,
     a_user_with_leftovers_is_not_deleted,
+    an_ssh_key_is_one_users_alone,
     quotas_hold,
     policies_version_attach_and_refuse_deletion_while_used,
     inline_policies_are_judged_together_before_they_are_stored,

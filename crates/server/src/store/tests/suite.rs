@@ -7,6 +7,7 @@ use munjigi_core::arn::{Arn, Deployment};
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::secret::Secret;
 use munjigi_core::session::{EndReason, ExitStatus, SessionKind, SessionLimits, SessionStatus};
+use munjigi_core::ssh::PublicKey;
 use munjigi_core::time::Timestamp;
 
 use super::super::*;
@@ -90,6 +91,10 @@ pub(super) async fn a_user_with_leftovers_is_not_deleted(store: &Store) {
     assert_eq!(left().await, "access keys");
     store.delete_access_key("alice", &key.key.id).await.unwrap();
     assert_eq!(not_found(store.delete_access_key("alice", &key.key.id).await), Kind::AccessKey);
+    let registered = store.register_ssh_key("alice", &ssh_key(1), NOW).await.unwrap();
+    assert_eq!(left().await, "SSH public keys");
+    store.delete_ssh_key("alice", &registered.id).await.unwrap();
+    assert_eq!(not_found(store.delete_ssh_key("alice", &registered.id).await), Kind::SshKey);
     store.put_inline_policy(Owner::User("alice"), "p", DOCUMENT, |_| Ok(())).await.unwrap();
     assert_eq!(left().await, "inline policies");
     store.delete_inline_policy(Owner::User("alice"), "P").await.unwrap();
@@ -100,8 +105,43 @@ pub(super) async fn a_user_with_leftovers_is_not_deleted(store: &Store) {
     assert!(store.tags(Tagged::User("alice")).await.unwrap().is_empty(), "tags do not pass to a namesake");
 }
 
+fn ssh_key(number: u8) -> PublicKey {
+    let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0 ".to_vec();
+    blob.extend([number; 32]);
+    PublicKey::from_parts("ssh-ed25519", &blob).unwrap()
+}
+
+pub(super) async fn an_ssh_key_is_one_users_alone(store: &Store) {
+    for name in ["alice", "bob"] {
+        store.create_user(name, "/", None, &[], NOW).await.unwrap();
+    }
+    let commented = PublicKey::parse(&format!("{} a key", ssh_key(1).line())).unwrap();
+    let key = store.register_ssh_key("Alice", &commented, NOW).await.unwrap();
+    assert_eq!((key.user_name.as_str(), key.active), ("alice", true));
+    for name in ["alice", "bob"] {
+        let again = store.register_ssh_key(name, &ssh_key(1), NOW).await;
+        assert!(matches!(again, Err(StoreError::Exists { kind: Kind::SshKey, .. })), "{again:?}");
+    }
+    assert_eq!(not_found(store.set_ssh_key_active("bob", &key.id, false).await), Kind::SshKey, "another's");
+    store.set_ssh_key_active("alice", &key.id, false).await.unwrap();
+    let listed = store.list_ssh_keys("alice").await.unwrap();
+    assert_eq!(listed, [SshPublicKey { active: false, ..key.clone() }]);
+    assert_eq!(listed[0].key.comment(), "a key");
+    assert_eq!(store.ssh_key("alice", &key.id).await.unwrap(), listed[0]);
+    assert_eq!(not_found(store.ssh_key("bob", &key.id).await), Kind::SshKey);
+    let alice = store.user("alice").await.unwrap().id;
+    let loaded = store.load_identities().await.unwrap().ssh_keys;
+    assert_eq!(loaded, [RegisteredKey { id: key.id.clone(), owner: alice, active: false, key: commented }]);
+    store.delete_ssh_key("alice", &key.id).await.unwrap();
+    store.register_ssh_key("bob", &ssh_key(1), NOW).await.unwrap();
+}
+
 pub(super) async fn quotas_hold(store: &Store) {
     store.create_user("alice", "/", None, &[], NOW).await.unwrap();
+    for number in 0..5 {
+        store.register_ssh_key("alice", &ssh_key(number), NOW).await.unwrap();
+    }
+    assert_eq!(limit(store.register_ssh_key("alice", &ssh_key(9), NOW).await), 5);
     for _ in 0..quota::ACCESS_KEYS_PER_USER {
         store.create_access_key("alice", NOW).await.unwrap();
     }

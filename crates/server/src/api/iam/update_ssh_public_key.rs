@@ -1,0 +1,53 @@
+//! `UpdateSSHPublicKey`: switches a user's SSH public key on or off; a key that is off ends the sessions begun with it.
+
+use std::sync::Arc;
+
+use munjigi_core::id::SshKeyId;
+use serde::{Deserialize, Serialize};
+
+use super::changed;
+use super::names::EntityName;
+use super::refuse::refused;
+use super::require;
+use super::update_access_key::Status;
+use crate::Server;
+use crate::api::error::ApiError;
+use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::identity::Caller;
+
+/// The operation.
+pub struct UpdateSSHPublicKey;
+
+/// Its input.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Input {
+    /// The user.
+    pub user_name: EntityName,
+    /// The key.
+    #[serde(rename = "SSHPublicKeyId")]
+    pub id: SshKeyId,
+    /// Whether it lets anybody in.
+    pub status: Status,
+}
+
+impl Operation for UpdateSSHPublicKey {
+    const SERVICE: Service = Service::Iam;
+    const NAME: &'static str = "UpdateSSHPublicKey";
+    const EFFECT: Effect = Effect::Write;
+    const EXAMPLE: &'static str =
+        r#"{"UserName":"example","SSHPublicKeyId":"APKAAAAAAAAAAAAAAAAA","Status":"Inactive"}"#;
+    type Input = Input;
+    type Output = ();
+
+    async fn requirements(input: &Input, server: &Server, _: &Caller) -> Result<Vec<Requirement>, ApiError> {
+        Ok(vec![require::on_user(server, "iam:UpdateSSHPublicKey", &input.user_name).await?])
+    }
+
+    async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
+        let input = call.input();
+        let active = input.status == Status::Active;
+        server.store.set_ssh_key_active(&input.user_name, &input.id, active).await.map_err(refused)?;
+        changed(server).await
+    }
+}

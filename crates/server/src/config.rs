@@ -41,6 +41,8 @@ pub struct Config {
     pub nodes: NodeSettings,
     /// EC2 Instance Connect.
     pub instance_connect: InstanceConnect,
+    /// The SSH door.
+    pub ssh: SshSettings,
     /// How much the server takes on.
     pub limits: Limits,
 }
@@ -97,6 +99,14 @@ impl Default for NodeSettings {
     }
 }
 
+/// The SSH door, which the server's own port has in any case.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshSettings {
+    /// `HOST:PORT` of a listener where SSH is all that is spoken, for example `0.0.0.0:22`; port 0 picks one.
+    pub listen: Option<String>,
+}
+
 /// How much the server takes on.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +138,7 @@ impl Default for Config {
             session: SessionDefaults::default(),
             nodes: NodeSettings::default(),
             instance_connect: InstanceConnect::default(),
+            ssh: SshSettings::default(),
             limits: Limits::default(),
         }
     }

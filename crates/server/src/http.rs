@@ -96,8 +96,23 @@ impl Connected {
     }
 }
 
-/// Accepts connections until the server stops.
-pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener, tls: Arc<ServerConfig>) {
+/// What is spoken at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    /// TLS and SSH; the first byte tells.
+    Both,
+    /// SSH alone.
+    Ssh,
+}
+
+/// Accepts connections until the server stops: at its port, and at the one where SSH is all that is spoken, if there is
+/// one. Both have the same limits together.
+pub(crate) async fn listen(
+    server: Arc<Server>,
+    listener: TcpListener,
+    ssh: Option<TcpListener>,
+    tls: Arc<ServerConfig>,
+) {
     let limits = &server.config.limits;
     let front = Arc::new(Front {
         acceptor: TlsAcceptor::from(tls),
@@ -105,11 +120,19 @@ pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener, tls: Arc<
         requests: Semaphore::new(limits.requests),
         server: server.clone(),
     });
+    if let Some(ssh) = ssh {
+        server.tasks.spawn(accept(front.clone(), ssh, Spoken::Ssh));
+    }
+    accept(front, listener, Spoken::Both).await;
+}
+
+async fn accept(front: Arc<Front>, listener: TcpListener, spoken: Spoken) {
+    let server = front.server.clone();
     while let Some(accepted) = server.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((socket, peer)) => match front.gate.admit(peer.ip(), rand::random()) {
                 Some(pass) => {
-                    server.tasks.spawn(connection(front.clone(), socket, peer, pass));
+                    server.tasks.spawn(connection(front.clone(), socket, peer, pass, spoken));
                 }
                 None => tracing::debug!(%peer, "too many connections without authentication"),
             },
@@ -121,9 +144,9 @@ pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener, tls: Arc<
     }
 }
 
-async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, pass: Pass) {
+async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, pass: Pass, spoken: Spoken) {
     let stop = &front.server.stop;
-    let stream = match stop.run_until_cancelled(first_word(&mut socket)).await {
+    let stream = match stop.run_until_cancelled(first_word(&mut socket, spoken)).await {
         Some(Some(Speaks::Tls)) => stop.run_until_cancelled(handshake(&front, socket, peer)).await.flatten(),
         Some(Some(Speaks::Ssh)) => {
             let origin = door_ssh::Origin { peer, pass: Some(pass), road: door_ssh::Road::Port };
@@ -173,9 +196,12 @@ enum Speaks {
 }
 
 /// Finds out by the first byte what a peer speaks; `None` if it is nothing that is spoken here.
-async fn first_word(socket: &mut TcpStream) -> Option<Speaks> {
+async fn first_word(socket: &mut TcpStream, spoken: Spoken) -> Option<Speaks> {
     // A socket that refuses its options is about to fail anyway.
     let _ = munjigi_link::dial::tune(socket);
+    if spoken == Spoken::Ssh {
+        return Some(Speaks::Ssh);
+    }
     let mut first = [0];
     match tokio::time::timeout(PATIENCE, socket.peek(&mut first)).await {
         Ok(Ok(1..)) => {}

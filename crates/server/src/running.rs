@@ -32,13 +32,13 @@ pub struct Running {
 impl Running {
     pub(crate) fn new(
         server: Arc<Server>,
-        listener: TcpListener,
+        (listener, ssh_listener): (TcpListener, Option<TcpListener>),
         tls: Arc<ServerConfig>,
         endpoint: String,
         lock: Flock<File>,
         witness: JoinHandle<()>,
     ) -> Self {
-        server.tasks.spawn(http::listen(server.clone(), listener, tls));
+        server.tasks.spawn(http::listen(server.clone(), listener, ssh_listener, tls));
         server.tasks.spawn(fold_failures(server.clone()));
         Self { server, endpoint, witness, _lock: lock }
     }

@@ -95,6 +95,13 @@ impl Server {
         let session_tokens = SessionTokens::open(&store).await.context("failed to open the key of session tokens")?;
         let listen = options.listen.as_deref().or(config.listen.as_deref()).unwrap_or(DEFAULT_LISTEN);
         let (listener, address, host) = listen_on(&store, listen).await?;
+        let ssh_listener = match &config.ssh.listen {
+            Some(listen) => {
+                let (host, port) = host_and_port(listen)?;
+                Some(bind(host, port, address_of(listen, host, port).await?).await?)
+            }
+            None => None,
+        };
         let names = own_names(&config, &host, address.ip());
         let Tls { config: tls, authority_pem } = tls::open(&store, &names, now).await?;
         make_administrator(directory, &store, &config, now).await?;
@@ -147,7 +154,7 @@ impl Server {
             tracing::info!(sessions = taken_back, "running sessions were taken back; they wait for their nodes");
         }
         server.tasks.spawn(revoke::watch(server.clone()));
-        Ok(Running::new(server, listener, tls, endpoint, lock, witness))
+        Ok(Running::new(server, (listener, ssh_listener), tls, endpoint, lock, witness))
     }
 }
 
@@ -293,29 +300,47 @@ async fn make_administrator(directory: &Path, store: &Store, config: &Config, no
 
 /// Binds the listener. Port 0 takes the port of the last start if it is free.
 async fn listen_on(store: &Store, listen: &str) -> anyhow::Result<(TcpListener, SocketAddr, String)> {
-    let (host, port) = listen
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse::<u16>().ok()?)))
-        .filter(|(host, _)| !host.is_empty())
-        .with_context(|| format!("cannot listen on {listen:?}: it must be HOST:PORT, for example 127.0.0.1:8443"))?;
-    let ip = match host.parse::<IpAddr>() {
-        Ok(ip) => ip,
-        Err(_) => tokio::net::lookup_host((host, port))
-            .await
-            .with_context(|| format!("cannot listen on {listen}: the name {host} has no address"))?
-            .next()
-            .with_context(|| format!("cannot listen on {listen}: the name {host} has no address"))?
-            .ip(),
-    };
+    let (host, port) = host_and_port(listen)?;
+    let ip = address_of(listen, host, port).await?;
     let kept = match store.setting(PORT).await? {
         Some(text) if port == 0 => String::from_utf8_lossy(&text).parse().unwrap_or(0),
         _ => port,
     };
     let listener = match TcpListener::bind((ip, kept)).await {
-        Err(cause) if cause.kind() == ErrorKind::AddrInUse && kept != port => TcpListener::bind((ip, port)).await,
-        bound => bound,
+        Err(cause) if cause.kind() == ErrorKind::AddrInUse && kept != port => bind(host, port, ip).await?,
+        bound => bound.map_err(|cause| not_bound(host, port, &cause))?,
     };
-    let listener = listener.map_err(|cause| match cause.kind() {
+    let address = listener.local_addr()?;
+    if port == 0 {
+        store.set_setting(PORT, address.port().to_string().as_bytes()).await?;
+    }
+    Ok((listener, address, host.to_owned()))
+}
+
+fn host_and_port(listen: &str) -> anyhow::Result<(&str, u16)> {
+    listen
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse::<u16>().ok()?)))
+        .filter(|(host, _)| !host.is_empty())
+        .with_context(|| format!("cannot listen on {listen:?}: it must be HOST:PORT, for example 127.0.0.1:8443"))
+}
+
+async fn address_of(listen: &str, host: &str, port: u16) -> anyhow::Result<IpAddr> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(ip);
+    }
+    let no_address = || format!("cannot listen on {listen}: the name {host} has no address");
+    let mut found = tokio::net::lookup_host((host, port)).await.with_context(no_address)?;
+    Ok(found.next().with_context(no_address)?.ip())
+}
+
+async fn bind(host: &str, port: u16, ip: IpAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((ip, port)).await.map_err(|cause| not_bound(host, port, &cause))
+}
+
+/// Says why there is no listener, and what to do.
+fn not_bound(host: &str, port: u16, cause: &std::io::Error) -> anyhow::Error {
+    match cause.kind() {
         ErrorKind::AddrInUse => {
             anyhow::anyhow!("port {port} of {host} is taken; stop the program that has it, or give another --listen")
         }
@@ -325,13 +350,8 @@ async fn listen_on(store: &Store, listen: &str) -> anyhow::Result<(TcpListener, 
         ErrorKind::PermissionDenied => {
             anyhow::anyhow!("user {} may not open port {port}; give a --listen above 1023", nix::unistd::geteuid())
         }
-        _ => anyhow::anyhow!("cannot listen on {listen}: {cause}"),
-    })?;
-    let address = listener.local_addr()?;
-    if port == 0 {
-        store.set_setting(PORT, address.port().to_string().as_bytes()).await?;
+        _ => anyhow::anyhow!("cannot listen on {host}:{port}: {cause}"),
     }
-    Ok((listener, address, host.to_owned()))
 }
 
 /// Returns every name and address that the server is reached by: its certificate's names and accepted `Host`s (T-47).

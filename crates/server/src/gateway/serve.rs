@@ -300,7 +300,11 @@ async fn ssh(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, strea
         let message = "a node's name, id or tag has 1 to 400 characters";
         return refuse(stream, "ValidationException", message.to_owned(), "", request);
     }
-    let Some(client) = accept(server, caller.principal(), stream, Accepted::default()).await else { return };
+    let believed = server.ssh_authority.host();
+    // Each is one of ours, and can be written.
+    let keys = believed.believed(clock::now()).filter_map(|key| key.public().to_openssh().ok());
+    let accepted = Accepted { host_authorities: keys.collect(), ..Accepted::default() };
+    let Some(client) = accept(server, caller.principal(), stream, accepted).await else { return };
     let road = door_ssh::Road::Link { caller: caller.clone(), node: wish.node };
     // The link's own port says nothing about this connection.
     let origin = door_ssh::Origin { peer: SocketAddr::new(request.source_ip, 0), pass: None, road };

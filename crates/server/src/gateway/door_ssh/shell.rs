@@ -149,6 +149,8 @@ impl Left {
     async fn end(self, conn: &Conn, session: &SessionId) {
         let (reason, text) = match self {
             Self::Closed => (EndReason::Terminated, "the SSH client closed the channel"),
+            // With what was proved the connection goes, and what runs in it.
+            Self::Lost if conn.caller().is_none() => (EndReason::Revoked, EndReason::Revoked.sentence()),
             Self::Lost => (EndReason::ClientLost, "the SSH connection was lost"),
             Self::HubGone => return,
         };

@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Plugin(command::plugin::Arguments),
     Doctor(command::doctor::Arguments),
     Ssh(command::ssh::Arguments),
+    SshConfig(command::ssh_config::Arguments),
     Sshd(command::sshd::Arguments),
     AuthorizedKeys(command::authorized_keys::Arguments),
     Completion(command::completion::Arguments),

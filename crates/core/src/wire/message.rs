@@ -374,6 +374,9 @@ pub struct Accepted {
     /// Number of the listener, in answer to [`Connect`] to an endpoint that listens.
     #[prost(uint64, tag = "15")]
     pub listener: u64,
+    /// Public keys that vouch for hosts, as `authorized_keys` has them, in answer to [`SshWish`].
+    #[prost(string, repeated, tag = "16")]
+    pub host_authorities: Vec<String>,
 }
 
 /// The wish was refused.

@@ -127,6 +127,11 @@ impl Surroundings {
         self.below_home("XDG_STATE_HOME", ".local/state", "munjigi-forwards")
     }
 
+    /// Returns where ssh finds what it needs for our nodes.
+    pub(crate) fn ssh_dir(&self) -> Option<PathBuf> {
+        self.below_home("XDG_CONFIG_HOME", ".config", "munjigi/ssh")
+    }
+
     /// Returns where `munjigi up` keeps its data unless told otherwise.
     pub(crate) fn default_data_dir(&self) -> Option<PathBuf> {
         self.below_home("XDG_STATE_HOME", ".local/state", "munjigi")

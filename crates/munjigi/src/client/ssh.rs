@@ -12,12 +12,27 @@ use super::context::Context;
 use super::link;
 use super::road::why;
 
+/// Most keys that vouch for hosts at once, and most bytes of one; there are three at most, of some 100 bytes.
+const MAX_KEYS: usize = 16;
+const MAX_KEY: usize = 1024;
+
 /// An SSH connection's bytes, and the link that they travel on.
 pub(crate) struct Way {
     /// Kept for as long as the bytes travel.
     pub(crate) link: Connection,
     /// The bytes.
     pub(crate) far: MovingStream,
+    /// The keys that vouch for hosts.
+    authorities: Vec<String>,
+}
+
+impl Way {
+    /// Returns what ssh's `known_hosts` has to hold: whoever vouches for hosts here does so for all of them. Only what
+    /// looks like a public key is taken.
+    pub(crate) fn known_hosts(&self) -> String {
+        let plain = |key: &&String| key.len() <= MAX_KEY && !key.contains(char::is_control) && key.starts_with("ssh-");
+        self.authorities.iter().take(MAX_KEYS).filter(plain).map(|key| format!("@cert-authority * {key}\n")).collect()
+    }
 }
 
 /// Opens an SSH connection to a node. Nothing is waited for but the server's word that it is there.
@@ -44,5 +59,5 @@ pub(crate) async fn open(context: Arc<Context>, node: String) -> anyhow::Result<
     let (read, early) = reader.into_parts();
     let mut far = opener.moving(read.unsplit(writer.into_inner()), &accepted.lane);
     far.unread(early);
-    Ok(Way { link, far })
+    Ok(Way { link, far, authorities: accepted.host_authorities })
 }

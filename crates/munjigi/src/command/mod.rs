@@ -24,6 +24,7 @@ pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod shell;
 pub(crate) mod ssh;
+pub(crate) mod ssh_config;
 pub(crate) mod sshd;
 pub(crate) mod target;
 pub(crate) mod up;
@@ -89,7 +90,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plugin(arguments) => plugin::run(arguments),
         Command::Completion(arguments) => completion::run(&arguments),
-        Command::Ssh(arguments) => wait_for(ssh::run(arguments)),
+        Command::Ssh(arguments) => ssh::run(arguments),
+        Command::SshConfig(arguments) => wait_for(ssh_config::run(arguments)),
         Command::Sshd(arguments) => sshd::run(&arguments),
         Command::AuthorizedKeys(arguments) => authorized_keys::run(arguments).map(|()| Finish::Done),
     }

@@ -1,48 +1,91 @@
-//! `munjigi ssh`: SSH over our own link, so that whoever may use the server needs neither key nor password for it.
+//! `munjigi ssh`: the system's ssh over our own link, so that whoever may use the server needs neither key nor password.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Finish, resolve};
+use super::{Finish, note, resolve, wait_for};
 use crate::cli::Where;
+use crate::client::context::{Context, Surroundings};
 use crate::client::forward::{PeerEnd, carry};
 use crate::client::signals::Signals;
 use crate::client::ssh;
+use crate::client::ssh_config::{self, Files, HOST_SUFFIX};
 use crate::client::stdio::Source;
 use crate::client::wish::Outcome;
 
-/// What stands behind a node's name in `ssh_config`.
-const HOST_SUFFIX: &str = ".munjigi";
-
-/// Bring an SSH connection to a node, as ssh's ProxyCommand
+/// Run the system's ssh to a node, over the link that every command here uses
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ssh -o ProxyCommand='munjigi ssh --stdio %n' app@web-1\n\n\
-    The connection travels over the link that every command of munjigi uses, and the server is its other end: no sshd \
-    runs on the node, and the shell is recorded as any. The name before the @ is the OS user; `default` is the one that \
-    policy gives.")]
+#[command(after_help = "Examples:\n  munjigi ssh web-1\n  munjigi ssh app@web-1 'tail -f /var/log/app.log'\n  \
+    munjigi ssh -N -L 5432:db.internal:5432 web-1\n  \
+    ssh -o ProxyCommand='munjigi ssh --stdio %n' app@web-1\n\n\
+    Everything behind `ssh` is ssh's own; put its -v behind `--`. The name before the @ is the OS user; without one, or \
+    with `default`, it is the one that policy gives. The server is the other end of the connection: no sshd runs on the \
+    node, and the shell is recorded as any. `munjigi ssh-config` makes `ssh NODE.munjigi`, scp, rsync, git and editors work \
+    the same way.")]
 pub(crate) struct Arguments {
-    /// Carry one connection to this node as standard input and output; a .munjigi at its end is left out
-    #[arg(long, value_name = "NODE", required = true)]
-    stdio: String,
+    /// Carry one connection to this node as standard input and output, as ssh's ProxyCommand; a .munjigi at its end is left out
+    #[arg(long, value_name = "NODE")]
+    stdio: Option<String>,
+    /// Keep this file of ssh's as it should be: the keys that vouch for hosts
+    #[arg(long, value_name = "FILE", requires = "stdio")]
+    known_hosts: Option<PathBuf>,
     #[command(flatten)]
     place: Where,
+    /// What ssh gets: options, [OSUSER@]NODE, and a command
+    #[arg(
+        value_name = "SSH-ARGUMENTS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "stdio",
+        conflicts_with = "stdio"
+    )]
+    arguments: Vec<OsString>,
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+    match &arguments.stdio {
+        Some(host) => wait_for(bring(&arguments.place, host, arguments.known_hosts.as_deref())),
+        None => become_ssh(&arguments.place, &arguments.arguments),
+    }
+}
+
+/// Is ssh from now on.
+fn become_ssh(place: &Where, arguments: &[OsString]) -> anyhow::Result<Finish> {
+    let files = Files::find(&Surroundings::of_process())?;
+    let known_hosts = files.known_hosts();
+    let config = ssh_config::for_a_run(&ssh_config::proxy_command(place, &known_hosts)?, &known_hosts);
+    let path = files.config_of(&config);
+    ssh_config::write(&path, &config)?;
+    let error = Command::new("ssh").arg("-F").arg(&path).args(arguments).exec();
+    Err(error).context("cannot run ssh; install OpenSSH's client, or use `munjigi shell`")
+}
+
+/// Carries one connection.
+async fn bring(place: &Where, host: &str, known_hosts: Option<&Path>) -> anyhow::Result<Finish> {
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let context = Arc::new(resolve(&arguments.place)?);
-    let node = arguments.stdio.strip_suffix(HOST_SUFFIX).unwrap_or(&arguments.stdio).to_owned();
+    let context = Arc::new(resolve(place)?);
+    let node = host.strip_suffix(HOST_SUFFIX).unwrap_or(host).to_owned();
     let source = Source::stdin().context("cannot read standard input")?;
     tokio::select! {
-        carried = bring(context, node, source) => carried.map(|()| Finish::Done),
+        carried = carried(context, node, source, known_hosts) => carried.map(|()| Finish::Done),
         signal = signals.next_ending() => Ok(Finish::Session(Outcome::Interrupted(signal))),
     }
 }
 
-async fn bring(context: Arc<crate::client::context::Context>, node: String, source: Source) -> anyhow::Result<()> {
+async fn carried(context: Arc<Context>, node: String, source: Source, known: Option<&Path>) -> anyhow::Result<()> {
     let mut way = ssh::open(context, node).await?;
+    if let Some(known) = known {
+        // Before ssh hears the first byte: it reads the file when it has the host's key.
+        if let Err(error) = ssh_config::write(known, &way.known_hosts()) {
+            note(&format!("{error:#}"));
+        }
+    }
     // ssh is there as long as its connection is, and nobody types.
     let carried = carry(source, &mut way.far, PeerEnd::EndsAll).await;
     way.link.close().await;

@@ -49,6 +49,15 @@ impl TestSsh {
         ssh
     }
 
+    /// Is somebody else from now on, for our own link: the owner of this access key.
+    pub(crate) fn acting_as(mut self, access_key: &str, secret: &str) -> Self {
+        self.variables.retain(|(name, _)| name != "AWS_PROFILE" && name != "AWS_SHARED_CREDENTIALS_FILE");
+        for (name, value) in [("AWS_ACCESS_KEY_ID", access_key), ("AWS_SECRET_ACCESS_KEY", secret)] {
+            self.variables.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
     /// Returns the configuration file.
     pub(crate) fn config(&self) -> PathBuf {
         self.path("config")

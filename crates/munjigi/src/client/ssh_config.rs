@@ -1,0 +1,187 @@
+//! What ssh has to be told of our nodes: a block of `ssh_config`, and the keys that vouch for hosts.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use munjigi_core::command_line::quoted;
+use munjigi_core::ssh::login_name::ANY_USER;
+use url::Url;
+
+use super::context::Surroundings;
+use crate::cli::Where;
+
+/// What stands behind a node's name, so that one block stands for all nodes.
+pub(crate) const HOST_SUFFIX: &str = ".munjigi";
+
+/// Where ssh's files are.
+pub(crate) struct Files {
+    directory: PathBuf,
+}
+
+impl Files {
+    /// Finds their place.
+    pub(crate) fn find(around: &Surroundings) -> anyhow::Result<Self> {
+        let directory = around.ssh_dir().context("there is no place for ssh's files: HOME is not set")?;
+        Ok(Self { directory })
+    }
+
+    /// Returns the file with the keys that vouch for hosts.
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.directory.join("known_hosts")
+    }
+
+    /// Returns the configuration that a person's own includes.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.join("config")
+    }
+
+    /// Returns a configuration for one run of ssh, named by its content.
+    pub(crate) fn config_of(&self, content: &str) -> PathBuf {
+        // FNV-1a: runs with other settings must not change each other's file, and nothing secret is in it.
+        let hash = content
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        self.directory.join(format!("run-{hash:016x}"))
+    }
+}
+
+/// Returns the command that brings a connection to the host that ssh was asked for.
+pub(crate) fn proxy_command(place: &Where, known_hosts: &Path) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let word = |path: &Path| -> anyhow::Result<String> {
+        let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        Ok(quoted(text).replace('%', "%%"))
+    };
+    let mut words = vec![word(&program)?, "ssh".to_owned()];
+    if let Some(data_dir) = &place.data_dir {
+        let whole = fs::canonicalize(data_dir).with_context(|| format!("cannot find {}", data_dir.display()))?;
+        words.extend(["--data-dir".to_owned(), word(&whole)?]);
+    }
+    if let Some(profile) = &place.profile {
+        words.extend(["--profile".to_owned(), quoted(profile).replace('%', "%%")]);
+    }
+    words.extend(["--known-hosts".to_owned(), word(known_hosts)?, "--stdio".to_owned(), "%n".to_owned()]);
+    Ok(words.join(" "))
+}
+
+/// Writes the configuration for nodes (`NODE.munjigi`) and for the server itself.
+pub(crate) fn block(endpoint: &Url, proxy_command: &str, known_hosts: &Path) -> String {
+    let known = config_word(known_hosts);
+    let mut text = format!(
+        "# Munjigi's nodes, as NODE{HOST_SUFFIX}. `User {ANY_USER}` is the OS user that policy gives you; ssh OSUSER@NODE{HOST_SUFFIX}\n\
+         # names another one. For connections without a handshake each, add:\n\
+         #     ControlMaster auto\n\
+         #     ControlPath ~/.ssh/%C\n\
+         #     ControlPersist 10m\n\
+         Host *{HOST_SUFFIX}\n\
+         \x20   ProxyCommand {proxy_command}\n\
+         \x20   UserKnownHostsFile {known}\n\
+         \x20   StrictHostKeyChecking yes\n\
+         \x20   User {ANY_USER}\n"
+    );
+    if let Some(host) = endpoint.host_str() {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = endpoint.port_or_known_default().unwrap_or(443);
+        text.push_str(&format!(
+            "# The server itself, for keys and certificates: ssh NODE@{host}, ssh -J {host} OSUSER@NODE\n\
+             Host {host}\n\
+             \x20   Port {port}\n\
+             \x20   UserKnownHostsFile {known} ~/.ssh/known_hosts\n"
+        ));
+    }
+    text
+}
+
+/// Writes the configuration for one run of ssh, in which every host is a node.
+pub(crate) fn for_a_run(proxy_command: &str, known_hosts: &Path) -> String {
+    let known = config_word(known_hosts);
+    // The first value wins, so that the person's own settings come between what must hold and what is a default.
+    format!(
+        "Host *\n\
+         \x20   ProxyCommand {proxy_command}\n\
+         \x20   HostName %h\n\
+         \x20   UserKnownHostsFile {known}\n\
+         \x20   GlobalKnownHostsFile /dev/null\n\
+         \x20   StrictHostKeyChecking yes\n\
+         \x20   Include ~/.ssh/config\n\
+         \x20   Include /etc/ssh/ssh_config\n\
+         Host *\n\
+         \x20   User {ANY_USER}\n"
+    )
+}
+
+/// Writes a file name as ssh_config(5) reads it.
+fn config_word(path: &Path) -> String {
+    let text = path.display().to_string().replace('%', "%%");
+    if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text }
+}
+
+/// Writes a file that only its owner reads, unless it has that content already. It is whole at every moment.
+pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    if fs::read(path).is_ok_and(|there| there == content.as_bytes()) {
+        return Ok(());
+    }
+    let write = || {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        let draft = path.with_extension(format!("{}.new", std::process::id()));
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Makes a person's configuration include ours, in its first line: what stands before a `Host` holds for all.
+pub(crate) fn include(person: &Path, ours: &Path) -> anyhow::Result<bool> {
+    let line = format!("Include {}\n", config_word(ours));
+    let text = match fs::read_to_string(person) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", person.display())),
+    };
+    if text.lines().any(|there| there.trim() == line.trim()) {
+        return Ok(false);
+    }
+    write(person, &format!("{line}{text}"))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_names_the_server_and_its_port() {
+        let text =
+            block(&Url::parse("https://gate.example:8443").unwrap(), "munjigi ssh --stdio %n", Path::new("/k h"));
+        assert!(
+            text.contains("Host *.munjigi\n    ProxyCommand munjigi ssh --stdio %n\n    UserKnownHostsFile \"/k h\"\n")
+        );
+        assert!(text.contains("Host gate.example\n    Port 8443\n"));
+        assert!(
+            block(&Url::parse("https://[::1]").unwrap(), "x", Path::new("/k")).contains("Host ::1\n    Port 443\n")
+        );
+    }
+
+    #[test]
+    fn a_persons_configuration_includes_ours_once_and_keeps_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let person = directory.path().join(".ssh/config");
+        assert!(include(&person, Path::new("/ours")).unwrap());
+        assert!(!include(&person, Path::new("/ours")).unwrap());
+        assert_eq!(fs::read_to_string(&person).unwrap(), "Include /ours\n");
+        fs::write(&person, "Host a\n  User b\n").unwrap();
+        assert!(include(&person, Path::new("/my ours")).unwrap());
+        assert_eq!(fs::read_to_string(&person).unwrap(), "Include \"/my ours\"\nHost a\n  User b\n");
+    }
+}

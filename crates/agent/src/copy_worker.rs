@@ -30,7 +30,9 @@ pub(crate) fn words(endpoint: &Endpoint, home: &std::path::Path) -> Option<(&'st
     let (word, path) = match endpoint {
         Endpoint::Upload(path) => (UPLOAD, path),
         Endpoint::Download(path) => (DOWNLOAD, path),
-        Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) => return None,
+        Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => {
+            return None;
+        }
     };
     let path = match path.below_home() {
         Some(below) => {

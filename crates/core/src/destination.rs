@@ -13,6 +13,9 @@ use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
 /// Longest host in bytes: the longest name that DNS has (RFC 1035 section 2.3.4).
 pub const MAX_HOST_BYTES: usize = 253;
 
+/// Where SSH servers listen.
+const SSH_PORT: u16 = 22;
+
 /// A host and a TCP port. Without a host it is the node itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
@@ -42,6 +45,11 @@ impl Destination {
             return Err(DestinationError::Host);
         }
         Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Returns the SSH server of the node itself.
+    pub fn own_ssh() -> Self {
+        Self { host: String::new(), port: SSH_PORT }
     }
 
     /// Appends the destination to what is signed or sent between the halves of an agent.

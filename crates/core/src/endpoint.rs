@@ -19,6 +19,8 @@ pub const MAX_ENDPOINTS: usize = 64;
 pub const MAX_PATH_BYTES: usize = 4095;
 /// Longest text of an endpoint in bytes.
 const MAX_TEXT_BYTES: usize = MAX_PATH_BYTES + 16;
+/// How [`Endpoint::Agent`] is written.
+const AGENT: &str = "agent";
 
 /// One thing that connections of a session may go to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +36,10 @@ pub enum Endpoint {
     Download(NodePath),
     /// A TCP port on which the node listens for the client.
     Listen(ListenAddress),
+    /// A socket on which the node listens for the client, as the session's OS user.
+    ListenUnix(NodePath),
+    /// A socket that the node makes for the session's OS user, behind which is the client's SSH agent.
+    Agent,
 }
 
 /// Why something is no endpoint.
@@ -52,11 +58,19 @@ pub enum EndpointError {
     #[error("an address to listen on is an IP address and a port from 0 to 65535")]
     Listen,
     /// None of the forms.
-    #[error("an endpoint is HOST:PORT, :PORT, unix:PATH, upload:PATH, download:PATH or listen:ADDRESS:PORT")]
+    #[error(
+        "an endpoint is HOST:PORT, :PORT, unix:PATH, upload:PATH, download:PATH, listen:ADDRESS:PORT, listen-unix:PATH or \
+         agent"
+    )]
     Form,
 }
 
 impl Endpoint {
+    /// Returns the SSH server of the node itself.
+    pub fn own_ssh() -> Self {
+        Self::Tcp(Destination::own_ssh())
+    }
+
     /// Returns the TCP destination, if it is one.
     pub fn tcp(&self) -> Option<&Destination> {
         match self {
@@ -67,7 +81,15 @@ impl Endpoint {
 
     /// Tells whether the node acts as the session's OS user to reach it.
     pub fn needs_user(&self) -> bool {
-        matches!(self, Self::Unix(_) | Self::Upload(_) | Self::Download(_))
+        match self {
+            Self::Unix(_) | Self::Upload(_) | Self::Download(_) | Self::ListenUnix(_) | Self::Agent => true,
+            Self::Tcp(_) | Self::Listen(_) => false,
+        }
+    }
+
+    /// Tells whether the node listens there, and connections come from it.
+    pub fn listens(&self) -> bool {
+        matches!(self, Self::Listen(_) | Self::ListenUnix(_) | Self::Agent)
     }
 
     /// Appends the endpoint to what is signed or sent between the halves of an agent.
@@ -78,6 +100,8 @@ impl Endpoint {
             Self::Upload(path) => out.u8(3).text(path.as_str()),
             Self::Download(path) => out.u8(4).text(path.as_str()),
             Self::Listen(at) => out.u8(5).text(&at.0.to_string()),
+            Self::ListenUnix(path) => out.u8(8).text(path.as_str()),
+            Self::Agent => out.u8(9),
         }
     }
 
@@ -97,6 +121,8 @@ impl Endpoint {
                 let at = text.parse::<SocketAddr>().ok().filter(|at| at.to_string() == text);
                 at.map(|at| Self::Listen(ListenAddress(at))).ok_or(FieldError::Unknown)
             }
+            8 => path(fields).map(Self::ListenUnix),
+            9 => Ok(Self::Agent),
             _ => Err(FieldError::Unknown),
         }
     }
@@ -129,6 +155,8 @@ impl fmt::Display for Endpoint {
             Self::Upload(path) => write!(f, "upload:{path}"),
             Self::Download(path) => write!(f, "download:{path}"),
             Self::Listen(at) => write!(f, "listen:{at}"),
+            Self::ListenUnix(path) => write!(f, "listen-unix:{path}"),
+            Self::Agent => f.write_str(AGENT),
         }
     }
 }
@@ -169,6 +197,12 @@ impl FromStr for Endpoint {
         }
         if let Some(rest) = path("download:") {
             return NodePath::new(rest).map(Self::Download);
+        }
+        if let Some(rest) = path("listen-unix:") {
+            return NodePath::new(rest).map(Self::ListenUnix);
+        }
+        if text == AGENT {
+            return Ok(Self::Agent);
         }
         if let Some(at) = text.strip_prefix("listen:").and_then(|rest| rest.parse::<SocketAddr>().ok()) {
             return Ok(Self::Listen(ListenAddress(at)));
@@ -266,6 +300,8 @@ impl From<&Endpoint> for EndpointWish {
             Endpoint::Listen(at) => {
                 Kind::Listen(ListenWish { address: at.0.ip().to_string(), port: at.0.port().into() })
             }
+            Endpoint::ListenUnix(path) => Kind::ListenUnix(path.0.clone()),
+            Endpoint::Agent => Kind::Agent(true),
         };
         Self { kind: Some(kind) }
     }
@@ -289,6 +325,9 @@ impl TryFrom<&EndpointWish> for Endpoint {
                 let port = u16::try_from(at.port).map_err(|_| EndpointError::Listen)?;
                 Ok(Self::Listen(ListenAddress::new(address, port)))
             }
+            Kind::ListenUnix(path) => NodePath::new(path).map(Self::ListenUnix),
+            Kind::Agent(true) => Ok(Self::Agent),
+            Kind::Agent(false) => Err(EndpointError::Form),
         }
     }
 }
@@ -297,7 +336,7 @@ impl TryFrom<&EndpointWish> for Endpoint {
 mod tests {
     use super::*;
 
-    const TEXTS: [&str; 12] = [
+    const TEXTS: [&str; 14] = [
         ":5432",
         "localhost:22",
         "db.internal:5432",
@@ -310,6 +349,8 @@ mod tests {
         "download:~/logs/한글 1.txt",
         "listen:127.0.0.1:0",
         "listen:[::1]:8080",
+        "listen-unix:~/run/app.sock",
+        "agent",
     ];
 
     #[test]

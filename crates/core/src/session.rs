@@ -339,6 +339,11 @@ pub fn environment_allowed(name: &str, value: &str) -> bool {
                 && value.len() <= 64
                 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+._-".contains(&b))
         }
+        // A socket that the agent has made for the session's user; no other one.
+        "SSH_AUTH_SOCK" => {
+            let middle = value.strip_prefix("/tmp/munjigi-").and_then(|rest| rest.strip_suffix("/agent.sock"));
+            middle.is_some_and(|middle| middle.len() == 6 && middle.bytes().all(|b| b.is_ascii_alphanumeric()))
+        }
         "LANG" | "COLORTERM" | "TZ" => value.len() <= 64 && plain(&value.replace('/', "")),
         _ => {
             name.strip_prefix("LC_").is_some_and(|rest| {

@@ -16,7 +16,7 @@ use crate::harness::sshd::TestSshd;
 use crate::harness::{TestForward, TestServer, output, success, wait_for};
 
 /// Serves each connection with `serve`, on a port of its own.
-fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
+pub(crate) fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -29,7 +29,7 @@ fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
 }
 
 /// Answers with what comes, to the end of it.
-fn echo() -> u16 {
+pub(crate) fn echo() -> u16 {
     serving(|socket| {
         let _ = std::io::copy(&mut &socket, &mut &socket);
         let _ = socket.shutdown(Shutdown::Write);
@@ -37,7 +37,7 @@ fn echo() -> u16 {
 }
 
 /// A web page: says which path was asked for, with some weight.
-fn web() -> u16 {
+pub(crate) fn web() -> u16 {
     serving(|mut socket| {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|count| count == 1) {
@@ -51,11 +51,11 @@ fn web() -> u16 {
 }
 
 /// Returns a port on which nobody listens.
-fn closed() -> u16 {
+pub(crate) fn closed() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn exchange(port: u16, text: &str) -> std::io::Result<String> {
+pub(crate) fn exchange(port: u16, text: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.write_all(text.as_bytes())?;
     socket.shutdown(Shutdown::Write)?;
@@ -64,7 +64,7 @@ fn exchange(port: u16, text: &str) -> std::io::Result<String> {
     Ok(heard)
 }
 
-fn curl(arguments: &[&str]) -> Command {
+pub(crate) fn curl(arguments: &[&str]) -> Command {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "300", "--noproxy", ""]).args(arguments);
     for name in ["ALL_PROXY", "HTTPS_PROXY", "https_proxy", "http_proxy", "all_proxy", "NO_PROXY", "no_proxy"] {
@@ -277,7 +277,7 @@ fn a_port_of_the_node_leads_to_this_machine() {
 }
 
 /// As [`exchange`], for more than buffers hold.
-fn exchange_much(port: u16, text: &str) -> String {
+pub(crate) fn exchange_much(port: u16, text: &str) -> String {
     let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -32,6 +32,7 @@ mod postgres;
 mod rdp;
 mod sessions;
 mod ssh_door;
+mod ssh_forwards;
 mod ssh_peers;
 mod ssm_agent;
 mod sts;

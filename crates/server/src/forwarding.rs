@@ -30,6 +30,10 @@ const OPEN: &str = "munjigi:OpenForward";
 const REVERSE: &str = "munjigi:OpenReverseForward";
 /// On an address that others reach: not with the right to listen at all, but with one of its own.
 const REVERSE_NETWORK: &str = "munjigi:OpenReverseForwardToNetwork";
+/// To the node's own SSH server, where what is done is not seen.
+const PASSTHROUGH: &str = "munjigi:OpenSshPassthrough";
+/// Lets programs on the node use the client's SSH agent.
+const AGENT: &str = "munjigi:ForwardAgent";
 const UPLOAD: &str = "munjigi:UploadFile";
 const DOWNLOAD: &str = "munjigi:DownloadFile";
 const ADDRESS: &str = "munjigi:DestinationAddress";
@@ -45,12 +49,19 @@ pub(crate) struct Reaching<'a> {
     address: Option<IpAddr>,
     /// Bytes that the session has carried so far, both ways.
     carried: u64,
+    /// Whether it is the node's own SSH server, for somebody who logs in there.
+    passthrough: bool,
 }
 
 impl<'a> Reaching<'a> {
-    /// Asks about an endpoint of a session that has this OS user.
-    pub(crate) fn new(endpoint: &'a Endpoint, os_user: &'a str) -> Self {
-        Self { endpoint, os_user, address: None, carried: 0 }
+    /// Asks about an endpoint of a session that begins with this OS user; `passthrough` as in its facts.
+    pub(crate) fn new(endpoint: &'a Endpoint, os_user: &'a str, passthrough: bool) -> Self {
+        Self { endpoint, os_user, address: None, carried: 0, passthrough }
+    }
+
+    /// Asks about an endpoint of a session that runs.
+    pub(crate) fn of(endpoint: &'a Endpoint, facts: &'a SessionFacts) -> Self {
+        Self::new(endpoint, &facts.os_user, facts.forward.as_ref().is_some_and(|forward| forward.passthrough))
     }
 
     /// Asks about this address of the name.
@@ -66,9 +77,12 @@ impl<'a> Reaching<'a> {
     /// Returns the action that reaching the endpoint is.
     pub(crate) fn action(self) -> &'static str {
         match self.endpoint {
+            Endpoint::Tcp(_) if self.passthrough => PASSTHROUGH,
             Endpoint::Tcp(_) | Endpoint::Unix(_) => OPEN,
             Endpoint::Listen(at) if at.socket().ip().to_canonical().is_loopback() => REVERSE,
             Endpoint::Listen(_) => REVERSE_NETWORK,
+            Endpoint::ListenUnix(_) => REVERSE,
+            Endpoint::Agent => AGENT,
             Endpoint::Upload(_) => UPLOAD,
             Endpoint::Download(_) => DOWNLOAD,
         }
@@ -92,6 +106,8 @@ impl<'a> Reaching<'a> {
             }
             Endpoint::Unix(path) => requirement.with("munjigi:DestinationPath", path.as_str()),
             Endpoint::Upload(path) | Endpoint::Download(path) => requirement.with("munjigi:Path", path.as_str()),
+            Endpoint::ListenUnix(path) => requirement.with("munjigi:ListenPath", path.as_str()),
+            Endpoint::Agent => requirement,
             Endpoint::Listen(at) => {
                 let at = at.socket();
                 requirement
@@ -156,7 +172,7 @@ pub(crate) async fn standing(
         Ok(resource) => resource,
         Err(gone) => return Ok(Err(gone)),
     };
-    let reaching = facts.endpoints.iter().map(|endpoint| Reaching::new(endpoint, &facts.os_user));
+    let reaching = facts.endpoints.iter().map(|endpoint| Reaching::of(endpoint, facts));
     let mut needed: Vec<_> = reaching.map(|reaching| resource.requirement(server, reaching)).collect();
     if facts.forward.as_ref().is_some_and(|forward| forward.dynamic) {
         needed.push(resource.about(server, DYNAMIC));
@@ -210,7 +226,7 @@ pub(crate) async fn file_judge(
     Ok(Box::new(move |path: &str| {
         let gone = || "the caller's access has ended".to_owned();
         let present = server.identities.present(&caller).ok_or_else(gone)?;
-        let reaching = Reaching::new(&endpoint, &facts.os_user);
+        let reaching = Reaching::of(&endpoint, &facts);
         let resource = resource.as_ref().map_err(|denial| denial.message.clone())?;
         let asked = reaching.as_user(resource.about(&server, reaching.action()).with("munjigi:Path", path));
         let judged = door::judge(&server, present.principal(), vec![asked], &request).1;

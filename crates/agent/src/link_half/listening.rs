@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use munjigi_core::endpoint::{Endpoint, ListenAddress};
+use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{Accepted, Incoming, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{MovingStream, Opener};
@@ -33,13 +33,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(45);
 pub(super) async fn serve(
     mut attached: Attached,
     port: Arc<Port>,
-    (at, number): (ListenAddress, u64),
+    (at, number): (Endpoint, u64),
     grant: Vec<u8>,
     spawn: &SpawnClient,
     opener: &Opener,
     permits: &Arc<Semaphore>,
 ) {
-    let (listener, address) = match begin(&port, at, grant, spawn).await {
+    let (listener, address) = match begin(&port, &at, grant, spawn).await {
         Ok(begun) => begun,
         Err(why) => return super::dialing::refuse(attached, why).await,
     };
@@ -58,35 +58,46 @@ pub(super) async fn serve(
         let Some(Said { address, socket: Some(socket), .. }) = said else { return };
         // Whoever finds no place is turned away, as from a port where nobody listens any more.
         let Ok(place) = Arc::clone(permits).try_acquire_owned() else { continue };
-        tokio::spawn(take(opener.clone(), port.clone(), number, address, socket, place));
+        let near = if matches!(at, Endpoint::Listen(_)) { tcp(socket).map(Near::Tcp) } else { Near::from_fd(socket) };
+        let Ok(near) = near else { continue };
+        tokio::spawn(take(opener.clone(), port.clone(), number, address, near, place));
     }
 }
 
 async fn begin(
     port: &Port,
-    at: ListenAddress,
+    at: &Endpoint,
     grant: Vec<u8>,
     spawn: &SpawnClient,
 ) -> Result<(AsyncFd<OwnedFd>, String), StartRefused> {
     let failed = |error: &dyn std::fmt::Display| refusal("InternalServerError", error.to_string());
-    let answer = spawn.reach(port.id(), &Endpoint::Listen(at), grant).await;
+    let answer = spawn.reach(port.id(), at, grant).await;
     let listener = answer.map_err(|error| failed(&error))??.pop();
     let listener = listener.ok_or_else(|| failed(&"the privileged half sent no listener"))?;
     let listener = sys::watched(listener, Interest::READABLE).map_err(|error| failed(&error))?;
     let said = timeout(START_LIMIT, listener::receive(&listener)).await.ok().flatten();
-    match said.ok_or_else(|| failed(&format!("the node could not listen on {at}")))? {
+    match said.ok_or_else(|| failed(&format!("the node could not listen on {}", shown(at))))? {
         Said { errno: 0, address, .. } => Ok((listener, address)),
         Said { errno: libc::EACCES, .. } => {
-            let message = format!("the session's OS user may not listen on {at}; take a port from 1024 on");
+            let hint = if matches!(at, Endpoint::Listen(_)) { "; take a port from 1024 on" } else { "" };
+            let message = format!("the session's OS user may not listen on {}{hint}", shown(at));
             Err(refusal("DestinationDenied", message))
         }
         Said { errno: libc::EADDRINUSE, .. } => {
-            Err(refusal("ConnectionRefused", format!("another program listens on {at} of the node")))
+            Err(refusal("ConnectionRefused", format!("another program listens on {} of the node", shown(at))))
         }
         Said { errno, .. } => {
             let error = std::io::Error::from_raw_os_error(errno);
-            Err(refusal("DestinationUnreachable", format!("the node cannot listen on {at}: {error}")))
+            Err(refusal("DestinationUnreachable", format!("the node cannot listen on {}: {error}", shown(at))))
         }
+    }
+}
+
+fn shown(at: &Endpoint) -> String {
+    match at {
+        Endpoint::Listen(at) => at.to_string(),
+        Endpoint::ListenUnix(path) => path.to_string(),
+        _ => "a socket of its own".to_owned(),
     }
 }
 
@@ -96,11 +107,9 @@ async fn take(
     port: Arc<Port>,
     listener: u64,
     address: String,
-    socket: OwnedFd,
+    near: Near,
     _place: OwnedSemaphorePermit,
 ) {
-    let Ok(socket) = tcp(socket) else { return };
-    let near = Near::Tcp(socket);
     let Ok(stream) = opener.open().await else { return near.reset() };
     let mut attached = Attached::new(stream);
     let session_id = port.id().to_string();

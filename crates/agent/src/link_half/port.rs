@@ -133,9 +133,11 @@ impl Ports {
         lanes: &LaneDialer,
         opener: &Opener,
     ) {
-        if let Ok(Endpoint::Listen(at)) = port.endpoint(&wish) {
+        if let Ok(endpoint) = port.endpoint(&wish)
+            && endpoint.listens()
+        {
             let number = self.last_listener.fetch_add(1, Ordering::Relaxed) + 1;
-            let (at, grant) = ((at, number), wish.grant.to_vec());
+            let (at, grant) = ((endpoint, number), wish.grant.to_vec());
             return listening::serve(attached, port.clone(), at, grant, spawn, opener, &self.permits).await;
         }
         let lane = LaneToken::from_bytes(&wish.lane);
@@ -198,7 +200,9 @@ impl Ports {
                 return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, String::new()));
             }
             // Served by `listening`.
-            Endpoint::Listen(_) => return Err(failed(&format!("nothing can be connected to at {endpoint}"))),
+            Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => {
+                return Err(failed(&format!("nothing can be connected to at {endpoint}")));
+            }
         };
         if !port.knows(destination) {
             let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;

@@ -65,7 +65,9 @@ impl SpawnHalf {
         let reached = self.try_reach(session, endpoint, grant).and_then(|()| match endpoint {
             Endpoint::Upload(_) | Endpoint::Download(_) => self.start_copying(session, endpoint).map(Some),
             Endpoint::Unix(path) => self.connect_unix(session, path).map(Some),
-            Endpoint::Listen(at) => self.start_listening(session, *at).map(Some),
+            Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => {
+                self.start_listening(session, endpoint).map(Some)
+            }
             Endpoint::Tcp(_) => Ok(None),
         });
         let (answer, socket) = match reached {

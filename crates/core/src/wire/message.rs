@@ -146,13 +146,16 @@ pub struct ForwardWish {
     /// What the client is: a word of `[a-z]` with at most 16 letters, such as `forward`, `copy` or `db`; shown, not judged.
     #[prost(string, tag = "4")]
     pub purpose: String,
+    /// Whether it is for logging in to the node's own SSH server, `:22`, which is then the only endpoint.
+    #[prost(bool, tag = "5")]
+    pub passthrough: bool,
 }
 
 /// What a connection of a forward session goes to; [`crate::endpoint::Endpoint`] says what it may be.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct EndpointWish {
     /// One of the kinds.
-    #[prost(oneof = "endpoint_wish::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "endpoint_wish::Kind", tags = "1, 2, 3, 4, 5, 8, 9")]
     pub kind: Option<endpoint_wish::Kind>,
 }
 
@@ -176,6 +179,12 @@ pub mod endpoint_wish {
         /// A port on which the node listens.
         #[prost(message, tag = "5")]
         Listen(super::ListenWish),
+        /// A socket on which the node listens; a path.
+        #[prost(string, tag = "8")]
+        ListenUnix(String),
+        /// A socket behind which is the client's SSH agent; always true.
+        #[prost(bool, tag = "9")]
+        Agent(bool),
     }
 }
 

@@ -83,7 +83,7 @@ impl TestLink {
     ) -> Result<PortClient, Refused> {
         let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
         let (os_user, purpose) = (os_user.to_owned(), "test".to_owned());
-        self.forward_wish(node, ForwardWish { endpoints, dynamic: false, os_user, purpose }).await
+        self.forward_wish(node, ForwardWish { endpoints, os_user, purpose, ..ForwardWish::default() }).await
     }
 
     async fn forward_wish(&self, node: &str, forward: ForwardWish) -> Result<PortClient, Refused> {

@@ -23,7 +23,7 @@ pub(crate) async fn judge_running(server: &Server, handle: &Handle, owner: &Prin
     let request = RequestMeta { time: clock::now(), ..handle.facts.request.clone() };
     let carried = ledger.carried();
     for Reached { number, endpoint, address } in ledger.reached() {
-        let reaching = Reaching::new(&endpoint, &handle.facts.os_user).at(address).after(carried);
+        let reaching = Reaching::of(&endpoint, &handle.facts).at(address).after(carried);
         match judge(server, owner, &handle.facts, reaching, &request).await {
             Ok(judged) => {
                 if let Some(why) = judged.denial {

@@ -30,7 +30,7 @@ pub(crate) fn direction(endpoint: &Endpoint) -> Option<FileDirection> {
     match endpoint {
         Endpoint::Upload(_) => Some(FileDirection::Upload),
         Endpoint::Download(_) => Some(FileDirection::Download),
-        Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) => None,
+        Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => None,
     }
 }
 

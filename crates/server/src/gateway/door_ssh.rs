@@ -71,7 +71,6 @@ pub(crate) enum Road {
         /// The node, as the person wrote it.
         node: String,
     },
-    #[expect(dead_code, reason = "forwards make them, and there are none yet")]
     /// Inside another connection, as what that one believes to be the SSH port of a node (`ssh -J`). Who is inside must
     /// be who is outside.
     Inner {
@@ -95,7 +94,6 @@ pub(crate) struct Conn {
     pub(crate) handle: Handle,
     /// Cancelled when the connection is over.
     pub(crate) ended: CancellationToken,
-    #[expect(dead_code, reason = "there are no forwards yet")]
     /// What forwards of this connection share.
     pub(crate) forwards: forwards::Forwards,
     caller: Caller,

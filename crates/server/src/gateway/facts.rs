@@ -109,6 +109,10 @@ impl SessionFacts {
 pub struct Forward {
     /// Whether connections may name endpoints that the start did not.
     pub dynamic: bool,
+    /// Whether it is for logging in to the node's own SSH server, which is then its only endpoint: nothing of it is seen
+    /// here, so a right of its own is asked for.
+    #[serde(default)]
+    pub passthrough: bool,
     /// What the client is for: `forward`, `copy`, `db` …; shown, not judged.
     pub purpose: String,
     /// The target that it was opened for, which is then its only endpoint; policy is asked about it instead of the node.

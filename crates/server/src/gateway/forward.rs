@@ -1,4 +1,4 @@
-//! Starts forward sessions for clients of the link.
+//! Starts forward sessions for clients of the link, and carries connections of forward sessions for every door.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,11 @@ use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{ForwardWish, OpenSession};
 use tokio::time::Instant;
 
+use super::inspect::{self, Context, ContextError};
 use super::launch::{Surroundings, launch};
+use super::nodes::ByteStream;
 use super::peer::FrameStream;
+use super::ports::{self, PortSession, PortStream};
 use super::serve::{refuse, refuse_error, repeated};
 use crate::Server;
 use crate::api::munjigi::OpenForward;
@@ -45,6 +48,7 @@ pub(super) async fn start(
         target: wish.target,
         endpoints,
         dynamic: forward.dynamic,
+        passthrough: forward.passthrough,
         os_user: given(forward.os_user),
         reason: given(wish.reason),
         purpose: forward.purpose,
@@ -72,5 +76,30 @@ pub(super) async fn start(
             }
         },
         Err(error) => refuse_error(stream, &error, &request),
+    }
+}
+
+/// Returns what reading a connection along needs, where its target says so.
+pub(super) async fn eyes(
+    server: &Server,
+    session: &PortSession,
+    connection: &PortStream,
+) -> Result<Option<Context>, ContextError> {
+    match session.handle().facts.target().filter(|target| target.inspect) {
+        Some(target) => Context::of(server, session, connection, target).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Carries a connection between a client and the node to its end, and reads it along if there are eyes.
+pub(super) async fn carry<S: ByteStream + 'static>(
+    server: &Arc<Server>,
+    client: S,
+    connection: PortStream,
+    eyes: Option<Context>,
+) {
+    match eyes {
+        Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
+        None => ports::relay(client, connection).await,
     }
 }

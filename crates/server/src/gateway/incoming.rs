@@ -15,6 +15,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::close_in_background;
+use super::door_ssh::forwards::Returning;
+use super::nodes::NodeStream;
 use super::peer::FrameStream;
 use super::ports::{self, PortSession};
 use crate::{Server, lock};
@@ -33,9 +35,17 @@ pub(crate) struct Listeners {
 
 #[derive(Clone)]
 struct Listening {
-    /// Opens streams to the client that asked for it.
-    client: Opener,
+    client: Client,
     endpoint: Endpoint,
+}
+
+/// Who asked for a listener, and takes up its connections.
+#[derive(Clone)]
+pub(super) enum Client {
+    /// A client of the link, to which streams are opened.
+    Link(Opener),
+    /// A client of SSH, to which channels are opened.
+    Ssh(Arc<Returning>),
 }
 
 /// A listener for as long as its stream lasts.
@@ -55,7 +65,7 @@ pub(super) fn register(
     server: &Arc<Server>,
     session: SessionId,
     number: u64,
-    client: Opener,
+    client: Client,
     endpoint: Endpoint,
 ) -> Registered {
     let key = (session, number);
@@ -66,9 +76,7 @@ pub(super) fn register(
 /// Carries a connection that somebody made to a port of the node. A node reaches only sessions that name it (T-32).
 pub(super) async fn serve(server: &Arc<Server>, node: &NodeId, stream: FrameStream, incoming: Incoming) {
     match offer(server, node, &incoming).await {
-        Ok((session, listening, client, early)) => {
-            accept(&session, &listening.endpoint, stream, &incoming.address, (client, early)).await;
-        }
+        Ok((session, endpoint, client)) => accept(&session, &endpoint, stream, &incoming.address, client).await,
         Err(refused) => {
             let mut stream = stream;
             stream.feed(&Frame::Refused(refused));
@@ -82,7 +90,7 @@ async fn offer(
     server: &Arc<Server>,
     node: &NodeId,
     incoming: &Incoming,
-) -> Result<(PortSession, Listening, munjigi_link::Stream, BytesMut), Refused> {
+) -> Result<(PortSession, Endpoint, NodeStream), Refused> {
     let refused = |code: &str, message: &str| {
         let (code, message) = (code.to_owned(), message.to_owned());
         Refused { code, message, ..Refused::default() }
@@ -94,33 +102,37 @@ async fn offer(
     let listening = lock(&server.gateway.listeners.by_number).get(&(id, incoming.listener)).cloned();
     let listening = listening.ok_or_else(over)?;
     let lost = || refused("ConnectionTimedOut", "the client did not take the connection up");
-    let asking = async {
-        let mut stream = listening.client.open().await.ok()?;
-        let wish = Incoming { lane: bytes::Bytes::new(), ..incoming.clone() };
-        let mut first = BytesMut::new();
-        // It fits a frame by far: it came in one.
-        Frame::Open(Box::new(Open { wish: Some(open::Wish::Incoming(wish)) })).encode(&mut first).ok()?;
-        stream.write_all(&first).await.ok()?;
-        stream.flush().await.ok()?;
-        let mut reader = FrameReader::new(stream);
-        let answer = reader.read(FrameSet::ANSWER).await.ok()??;
-        Some((answer, reader.into_parts()))
+    let client = match &listening.client {
+        Client::Link(opener) => timeout(ANSWER_LIMIT, offer_stream(opener, incoming)).await.ok().flatten(),
+        Client::Ssh(returning) => timeout(ANSWER_LIMIT, returning.offer(&incoming.address)).await.ok(),
     };
-    match timeout(ANSWER_LIMIT, asking).await.ok().flatten().ok_or_else(lost)? {
-        (Frame::Accepted(_), (client, early)) => Ok((session, listening, client, early)),
-        (Frame::Refused(refused), _) => Err(refused),
+    Ok((session, listening.endpoint, client.ok_or_else(lost)??))
+}
+
+/// Offers the connection to a client of the link; `None` if that is lost.
+async fn offer_stream(opener: &Opener, incoming: &Incoming) -> Option<Result<NodeStream, Refused>> {
+    let mut stream = opener.open().await.ok()?;
+    let wish = Incoming { lane: bytes::Bytes::new(), ..incoming.clone() };
+    let mut first = BytesMut::new();
+    // It fits a frame by far: it came in one.
+    Frame::Open(Box::new(Open { wish: Some(open::Wish::Incoming(wish)) })).encode(&mut first).ok()?;
+    stream.write_all(&first).await.ok()?;
+    stream.flush().await.ok()?;
+    let mut reader = FrameReader::new(stream);
+    match reader.read(FrameSet::ANSWER).await.ok()?? {
+        Frame::Accepted(_) => {
+            let (client, early) = reader.into_parts();
+            let mut client = MovingStream::staying(client);
+            client.unread(early);
+            Some(Ok(Box::new(client)))
+        }
+        Frame::Refused(refused) => Some(Err(refused)),
         // FrameSet::ANSWER lets nothing else through.
-        _ => Err(lost()),
+        _ => None,
     }
 }
 
-async fn accept(
-    session: &PortSession,
-    endpoint: &Endpoint,
-    stream: FrameStream,
-    address: &str,
-    (client, client_early): (munjigi_link::Stream, BytesMut),
-) {
+async fn accept(session: &PortSession, endpoint: &Endpoint, stream: FrameStream, address: &str, client: NodeStream) {
     let Some((node, node_early)) = stream.into_link() else { return };
     let mut node = MovingStream::staying(node);
     let mut answer = BytesMut::new();
@@ -134,7 +146,5 @@ async fn accept(
         return;
     }
     let Ok(connection) = session.incoming(endpoint, Box::new(node), node_early, address) else { return };
-    let mut client = MovingStream::staying(client);
-    client.unread(client_early);
     ports::relay(client, connection).await;
 }

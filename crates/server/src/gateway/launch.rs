@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::{Action, Grant, MAX_LIFE};
 use munjigi_core::session::{EndReason, SessionKind, environment_allowed};
-use munjigi_core::wire::Frame;
 use munjigi_core::wire::message::{Open, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::{Frame, FrameSet};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -17,11 +18,16 @@ use super::hub::{Beginning, Hub, HubParts};
 use super::log::SessionLog;
 use super::nodes::NodeLink;
 use super::peer::FrameStream;
-use super::ports::{Granted, Ledger};
+use super::ports::{Granted, Ledger, PortSession};
 use super::{Handle, ORDERS, Prepared, close_in_background};
 use crate::Server;
 use crate::clock;
 use crate::recording::Recorder;
+
+/// How long the node may take to start a port session.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes of control frames that may wait between a port session's hub and its door.
+const CONTROL_BUFFER: usize = 64 * 1024;
 
 /// What the program gets beside what was decided.
 pub struct Surroundings {
@@ -48,6 +54,28 @@ pub async fn launch(server: &Arc<Server>, prepared: Prepared, around: Surroundin
             close_in_background(client);
         }
     }
+}
+
+/// Starts a prepared port session for a door that makes its connections itself. Returns with it the stream on which the
+/// hub tells of its end; as long as it is held, the session has a client. A failure is for people.
+pub(super) async fn launch_ports(
+    server: &Arc<Server>,
+    prepared: Prepared,
+) -> Result<(PortSession, FrameStream), String> {
+    let id = prepared.facts.id.clone();
+    let (mut control, hub) = FrameStream::pair(CONTROL_BUFFER);
+    launch(server, prepared, Surroundings { pty: None, environment: BTreeMap::new() }, hub).await;
+    match tokio::time::timeout(START_LIMIT, control.reader.read(FrameSet::ANSWER)).await {
+        Ok(Ok(Some(Frame::Accepted(_)))) => {}
+        Ok(Ok(Some(Frame::Refused(refused)))) => return Err(refused.message),
+        _ => {
+            let why = "the node did not start the session in time";
+            server.gateway.end_session(&id, EndReason::StartFailed, why).await;
+            return Err(why.to_owned());
+        }
+    }
+    let session = server.gateway.session(&id).and_then(|handle| PortSession::of(server, &handle));
+    Ok((session.ok_or("the session ended")?, control))
 }
 
 /// Ends a session that was prepared and never ran.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use munjigi_core::endpoint::Endpoint;
+use munjigi_core::endpoint::{Endpoint, NodePath};
 use munjigi_core::wire::message::{Connect, EndpointWish, Go, MAX_RESOLVED, Open, Refused, Resolved, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FrameReader;
@@ -123,6 +123,11 @@ impl PortSession {
     /// Returns the journal for statements on a connection of this session.
     pub fn journal(&self, connection: &PortStream) -> Journal {
         Journal::new(self.ledger.clone(), connection.number(), self.handle.facts.limits.strict_recording)
+    }
+
+    /// Tells whether the session takes no further connections.
+    pub fn is_over(&self) -> bool {
+        self.ledger.over().is_cancelled()
     }
 
     /// Waits until the session takes no further connections: it is over or being ended.
@@ -248,7 +253,7 @@ impl PortSession {
     }
 
     fn reaching<'a>(&'a self, endpoint: &'a Endpoint) -> Reaching<'a> {
-        Reaching::new(endpoint, &self.handle.facts.os_user).after(self.ledger.carried())
+        Reaching::of(endpoint, &self.handle.facts).after(self.ledger.carried())
     }
 
     /// Asks policy. Returns whether the answer hangs on what the name stands for.
@@ -312,7 +317,11 @@ impl PortSession {
                     let listener = accepted.listener;
                     let address = match endpoint {
                         Endpoint::Tcp(_) | Endpoint::Listen(_) => cut_address(&accepted.address),
-                        Endpoint::Unix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => endpoint.to_string(),
+                        // The node chooses where.
+                        Endpoint::Agent => cut_path(&accepted.address),
+                        Endpoint::Unix(_) | Endpoint::ListenUnix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => {
+                            endpoint.to_string()
+                        }
                     };
                     Ok(Opened { stream, early, address, listener })
                 }
@@ -385,6 +394,11 @@ fn answer(verdict: &Result<Vec<String>, PortError>) -> Frame {
 /// Takes a node's word for the address, cut to what addresses have; it is for recording and trail.
 fn cut_address(address: &str) -> String {
     address.chars().filter(|c| c.is_ascii_hexdigit() || ".:[]".contains(*c)).take(64).collect()
+}
+
+/// Takes a node's word for the path of a socket, if it may be one.
+fn cut_path(path: &str) -> String {
+    NodePath::new(path).map(|path| path.to_string()).unwrap_or_default()
 }
 
 /// Cuts a node's refusal to a word and a line, without anything that moves a cursor (T-69).

@@ -23,12 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Order;
+use super::incoming::Client;
 use super::lanes::LaneOwner;
 use super::launch::{Surroundings, launch};
 use super::nodes::{Admission, NodeLink, NodeOpener};
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream};
-use super::{close_in_background, copying, door_ssh, incoming, inspect, ports, watch_stream};
+use super::{close_in_background, copying, door_ssh, incoming, ports, watch_stream};
 use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::munjigi::AttachSession as AttachOperation;
@@ -261,7 +262,7 @@ async fn connect(
         Ok(endpoint) => endpoint,
         Err(error) => return refuse(stream, "ValidationException", error.to_string(), "", request),
     };
-    let listen = endpoint.clone().filter(|endpoint| matches!(endpoint, Endpoint::Listen(_)));
+    let listen = endpoint.clone().filter(Endpoint::listens);
     let reached = endpoint.as_ref().or_else(|| facts.endpoints.first());
     let files = reached.and_then(copying::direction).zip(reached.cloned());
     let connection = match session.connect_to(endpoint, caller, request).await {
@@ -277,21 +278,16 @@ async fn connect(
         let Some(client) = accept_connection(server, owner, stream, &session, &connection).await else { return };
         return copying::relay(server, facts, client, connection, journal, (direction, judge)).await;
     }
-    let eyes = match facts.target().filter(|target| target.inspect) {
-        Some(target) => match inspect::Context::of(server, &session, &connection, target).await {
-            Ok(context) => Some(context),
-            Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
-        },
-        None => None,
+    let eyes = match super::forward::eyes(server, &session, &connection).await {
+        Ok(eyes) => eyes,
+        Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
     };
     // For as long as the stream lasts, who connects there is offered to this client.
-    let _registered =
-        listen.map(|listen| incoming::register(server, facts.id.clone(), connection.listener(), opener, listen));
+    let _registered = listen.map(|listen| {
+        incoming::register(server, facts.id.clone(), connection.listener(), Client::Link(opener), listen)
+    });
     let Some(client) = accept_connection(server, owner, stream, &session, &connection).await else { return };
-    match eyes {
-        Some(context) => inspect::serve(server, context, Box::new(client), connection).await,
-        None => ports::relay(client, connection).await,
-    }
+    super::forward::carry(server, client, connection, eyes).await;
 }
 
 /// Is the server of an SSH connection that the caller's own client brings.

@@ -15,7 +15,7 @@ use munjigi_core::wire::{Frame, FrameSet};
 use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::launch::{Surroundings, launch};
+use super::launch::launch_ports;
 use super::peer::FrameStream;
 use super::ports::{PortSession, PortStream, send};
 use super::websocket::{self, Event, Message, Terms, WebSocket, WebSocketError};
@@ -32,10 +32,6 @@ use crate::identity::Unauthenticated;
 pub(crate) const PATH: &str = "/openTunnel";
 /// Longest life of a tunnel's URL (T-46); AWS's client signs for as long.
 const URL_LIFE: Duration = Duration::from_secs(60);
-/// How long the node may take to start the session.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes of control frames that may wait between the hub and this door.
-const CONTROL_BUFFER: usize = 64 * 1024;
 /// Most bytes in one message to the client. It takes more; smaller ones keep the other direction quick.
 const MAX_CHUNK: usize = 32 * 1024;
 
@@ -109,22 +105,8 @@ async fn open(
     let prepared =
         prepared.ok_or_else(|| Refused(StatusCode::INTERNAL_SERVER_ERROR, "the session was lost".to_owned()))?;
     let id = prepared.facts.id.clone();
-    let (near, far) = tokio::io::duplex(CONTROL_BUFFER);
-    let nothing = Surroundings { pty: None, environment: Default::default() };
-    launch(server, prepared, nothing, FrameStream::new(far)).await;
-    let mut control = FrameStream::new(near);
     let unavailable = |why: String| Refused(StatusCode::BAD_GATEWAY, why);
-    let started = tokio::time::timeout(START_LIMIT, control.reader.read(FrameSet::ANSWER)).await;
-    match started {
-        Ok(Ok(Some(Frame::Accepted(_)))) => {}
-        Ok(Ok(Some(Frame::Refused(refused)))) => return Err(unavailable(refused.message)),
-        _ => {
-            server.gateway.end_session(&id, EndReason::StartFailed, "the node did not start the tunnel").await;
-            return Err(unavailable("the node did not start the tunnel in time".to_owned()));
-        }
-    }
-    let session = server.gateway.session(&id).and_then(|handle| PortSession::of(server, &handle));
-    let session = session.ok_or_else(|| unavailable("the tunnel's session ended".to_owned()))?;
+    let (session, mut control) = launch_ports(server, prepared).await.map_err(unavailable)?;
     let stream = match session.connect().await {
         Ok(stream) => stream,
         Err(error) => {

@@ -1441,6 +1441,12 @@ impl Session {
                 let channel_num = map_err!(ChannelId::decode(r))?;
                 map_err!(ensure_end(r))?;
                 if !self.common.is_established_channel(channel_num) {
+                    // Munjigi: the answer to a close of ours that waited for data.
+                    if let Some(ref enc) = self.common.encrypted
+                        && !enc.channels.contains_key(&channel_num)
+                    {
+                        self.channels.remove(&channel_num);
+                    }
                     return Ok(());
                 }
                 if let Some(ref mut enc) = self.common.encrypted {

@@ -1175,7 +1175,12 @@ impl Session {
     /// Close a channel.
     pub fn close(&mut self, channel: ChannelId) -> Result<(), Error> {
         if let Some(ref mut enc) = self.common.encrypted {
-            enc.close(channel)
+            enc.close(channel)?;
+            // Munjigi: nothing else would ever remove a channel that we close first.
+            if !enc.channels.contains_key(&channel) {
+                self.channels.remove(&channel);
+            }
+            Ok(())
         } else {
             unreachable!()
         }

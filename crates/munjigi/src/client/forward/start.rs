@@ -33,6 +33,7 @@ impl ForwardStart {
                 dynamic: self.dynamic,
                 os_user: self.os_user.clone(),
                 purpose: self.purpose.to_owned(),
+                passthrough: false,
             }),
             ..OpenSession::default()
         })

@@ -45,6 +45,9 @@ pub struct OpenForwardInput {
     pub endpoints: Vec<Endpoint>,
     /// Whether connections may name further endpoints.
     pub dynamic: bool,
+    /// Whether it is for logging in to the node's own SSH server: then `:22` is the only endpoint.
+    #[serde(default)]
+    pub passthrough: bool,
     /// Wished OS user, for endpoints that the node reaches as one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_user: Option<String>,
@@ -69,6 +72,9 @@ impl OpenForwardInput {
         }
         if self.endpoints.iter().map(|endpoint| endpoint.to_string().len()).sum::<usize>() > MAX_ENDPOINT_BYTES {
             return invalid("the endpoints of a session have at most 16 KiB together");
+        }
+        if self.passthrough && (self.dynamic || self.endpoints != [Endpoint::own_ssh()] || self.os_user.is_some()) {
+            return invalid("to log in to the node's own SSH server, :22 is the only endpoint, without an OS user");
         }
         let word = |text: &str| text.len() <= MAX_PURPOSE && text.bytes().all(|byte| byte.is_ascii_lowercase());
         if self.purpose.is_empty() || !word(&self.purpose) {
@@ -147,7 +153,12 @@ impl Operation for OpenForward {
             os_user,
             privileged,
             endpoints,
-            forward: Some(Forward { dynamic: input.dynamic, purpose: input.purpose.clone(), target }),
+            forward: Some(Forward {
+                dynamic: input.dynamic,
+                passthrough: input.passthrough,
+                purpose: input.purpose.clone(),
+                target,
+            }),
             reason: input.reason.clone(),
             needs: Needs { chosen_user, ..Needs::default() },
             ..prepare::facts(call, &node, epoch, SessionKind::Port, document, limits)
@@ -174,7 +185,8 @@ impl Aim {
     /// chose its own name. A node's id always means the node.
     async fn of(server: &Server, input: &OpenForwardInput) -> Result<Self, ApiError> {
         let text = input.target.as_str();
-        if NodeId::parse_either(text).is_err()
+        if !input.passthrough
+            && NodeId::parse_either(text).is_err()
             && let Some(found) = targets::find(server, text).await.map_err(ApiError::internal)?
         {
             let endpoint = Endpoint::Tcp(found.settings.address.destination().clone());
@@ -242,7 +254,7 @@ async fn required(
         _ => String::new(),
     };
     for endpoint in aim.endpoints(input) {
-        let reaching = Reaching::new(endpoint, &user);
+        let reaching = Reaching::new(endpoint, &user, input.passthrough);
         let needed = aim.requirements(server, reaching.action(), &input.target);
         required.extend(needed.into_iter().map(|one| reaching.describe(one)));
     }

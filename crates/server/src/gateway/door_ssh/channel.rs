@@ -6,6 +6,7 @@ use bytes::Bytes;
 use munjigi_core::session::{ExitStatus, TerminalSize};
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use tokio::io::AsyncWrite;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::terminal;
@@ -85,6 +86,16 @@ impl ChannelSender {
     /// Returns the channel's number.
     pub(crate) fn id(&self) -> ChannelId {
         self.0.write.id()
+    }
+
+    /// Returns what carries orders to the connection.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.0.handle
+    }
+
+    /// Returns a writer of data; its end is the end of data.
+    pub(super) fn writer(&self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
+        Box::new(self.0.write.make_writer())
     }
 
     /// Sends data, as much at a time as the client's window lets through.

@@ -1,52 +1,38 @@
-//! Forwards over an SSH connection: `-L`, `-D`, `-R`, `-J`, Unix sockets and the agent. None is served yet: each is refused.
+//! Forwards over an SSH connection: `-L`, `-D`, `-W`, `-R`, sockets, the agent, jumps and the way through to a node's own
+//! sshd.
+//!
+//! A connection has one forward session for its node, begun when the first is wanted, and one for each target that is
+//! reached: what policy is asked, what is refused, recorded, counted and cut is that of `munjigi forward`. Here are the
+//! channels only.
 
-use std::sync::Arc;
+mod agent;
+mod goal;
+mod inbox;
+mod local;
+mod refusal;
+mod remote;
+mod sessions;
+mod stream;
 
-use russh::server::{ChannelOpenHandle, Msg};
-use russh::{Channel, ChannelOpenFailure};
-use tokio::sync::OwnedSemaphorePermit;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
-use super::Conn;
+use tokio_util::sync::CancellationToken;
 
-/// A channel that the client wishes to open, and its place among those of the connection.
-pub(super) type Opening = (Channel<Msg>, OwnedSemaphorePermit);
+pub(crate) use agent::OfferedAgent;
+pub(crate) use inbox::Inboxes;
+pub(crate) use local::{open_tcp, open_unix};
+pub(crate) use refusal::Refusal;
+pub(crate) use remote::{Place, Returning, cancel, listen_tcp, listen_unix};
+
+use sessions::Sessions;
 
 /// What the forwards of one connection share.
-#[derive(Debug, Default)]
-pub(crate) struct Forwards {}
-
-/// Connects a channel to a host and port, as seen from the node.
-pub(super) async fn open_tcp(_conn: Arc<Conn>, _channel: Opening, _to: (String, u32), reply: ChannelOpenHandle) {
-    reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-}
-
-/// Connects a channel to a Unix socket on the node.
-pub(super) async fn open_unix(_conn: Arc<Conn>, _channel: Opening, _path: String, reply: ChannelOpenHandle) {
-    reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-}
-
-/// Listens on the node; a port of 0 becomes the one that was chosen. Called from the connection's one task, so it must
-/// not take long.
-pub(super) async fn listen_tcp(_conn: &Arc<Conn>, _address: &str, _port: &mut u32) -> bool {
-    false
-}
-
-/// Listens no longer.
-pub(super) async fn cancel_tcp(_conn: &Arc<Conn>, _address: &str, _port: u32) -> bool {
-    false
-}
-
-/// Listens on a Unix socket on the node.
-pub(super) async fn listen_unix(_conn: &Arc<Conn>, _path: &str) -> bool {
-    false
-}
-
-/// Listens there no longer.
-pub(super) async fn cancel_unix(_conn: &Arc<Conn>, _path: &str) -> bool {
-    false
-}
-
-/// Tells whether the client's agent may be offered to programs on the node.
-pub(super) fn may_offer_agent(_conn: &Conn) -> bool {
-    false
+#[derive(Default)]
+pub(crate) struct Forwards {
+    /// What the client has sent on bulk channels.
+    pub(crate) inboxes: Arc<Inboxes>,
+    sessions: Sessions,
+    /// Where nodes listen for this connection, as the client named it; cancelling one ends it.
+    listeners: Mutex<HashMap<Place, CancellationToken>>,
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use munjigi_core::session::environment_allowed;
 use munjigi_core::ssh::login_name::LoginName;
 use russh::keys::Algorithm;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::SshChannel;
 use super::files::FileService;
+use super::forwards::{Place, Refusal};
 use super::shell::Program;
 use super::terminal::{self, Terminal};
 use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
@@ -129,9 +131,8 @@ impl Door {
         });
     }
 
-    /// Returns the connection if it may forward anything: a proof for one command is good for nothing beside it.
-    fn forwarding(&self) -> Option<&Arc<Conn>> {
-        self.conn.as_ref().filter(|conn| conn.forced_command().is_none())
+    fn cancel(&self, place: &Place) -> bool {
+        self.conn.as_ref().is_some_and(|conn| forwards::cancel(conn, place))
     }
 
     /// Begins what shall run in a channel. The answer is yes at once, which saves a round trip; what is refused later is
@@ -157,6 +158,14 @@ impl Door {
         self.server.tasks.spawn(files::serve(conn, asked, service));
         Ok(())
     }
+}
+
+/// Answers a request to listen. The protocol has no words for a refusal: who asks `ssh -v` hears them.
+fn told(asked: Result<(), Refusal>, session: &mut Session) -> Result<bool, Error> {
+    if let Err(refusal) = &asked {
+        session.debug(true, &refusal.to_string(), "")?;
+    }
+    Ok(asked.is_ok())
 }
 
 /// Tells whether a signature is one that is refused whatever the key (T-35): RSA with SHA-1.
@@ -236,10 +245,11 @@ impl Handler for Door {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(conn) = self.forwarding().cloned() else { return Ok(()) };
+        let Some(conn) = self.conn.clone() else { return Ok(()) };
         match conn.place() {
             Some(place) => {
-                self.spawn(forwards::open_tcp(conn, (channel, place), (host.to_owned(), port), reply));
+                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                self.spawn(forwards::open_tcp(conn, channel, (host.to_owned(), port), reply));
             }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
         }
@@ -253,36 +263,68 @@ impl Handler for Door {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Error> {
-        let Some(conn) = self.forwarding().cloned() else { return Ok(()) };
+        let Some(conn) = self.conn.clone() else { return Ok(()) };
         match conn.place() {
-            Some(place) => self.spawn(forwards::open_unix(conn, (channel, place), path.to_owned(), reply)),
+            Some(place) => {
+                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                self.spawn(forwards::open_unix(conn, channel, path.to_owned(), reply));
+            }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
         }
         Ok(())
     }
 
-    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _session: &mut Session) -> Result<bool, Error> {
-        let Some(conn) = self.forwarding() else { return Ok(false) };
-        Ok(forwards::listen_tcp(conn, address, port).await)
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _max_packet: u32,
+        _window: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        // Channels of ours carry connections: their windows follow who reads them.
+        if let Some(conn) = &self.conn {
+            conn.forwards.inboxes.confirmed(id, session.config().window_size);
+            session.manage_window(id);
+        }
+        Ok(())
+    }
+
+    fn take_data(&mut self, id: ChannelId, ext: Option<u32>, data: Bytes) -> Option<Bytes> {
+        match &self.conn {
+            Some(conn) => conn.forwards.inboxes.take(id, ext, data),
+            None => Some(data),
+        }
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        if let Some(conn) = &self.conn {
+            conn.forwards.inboxes.ended(id);
+        }
+        Ok(())
+    }
+
+    // These four wait for the node, which the protocol asks for: requests of this kind are answered in order.
+    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = &self.conn else { return Ok(false) };
+        told(forwards::listen_tcp(conn, address, port).await, session)
     }
 
     async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _session: &mut Session) -> Result<bool, Error> {
-        let Some(conn) = self.forwarding() else { return Ok(false) };
-        Ok(forwards::cancel_tcp(conn, address, port).await)
+        Ok(self.cancel(&Place::Tcp(address.to_owned(), port)))
     }
 
-    async fn streamlocal_forward(&mut self, path: &str, _session: &mut Session) -> Result<bool, Error> {
-        let Some(conn) = self.forwarding() else { return Ok(false) };
-        Ok(forwards::listen_unix(conn, path).await)
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, Error> {
+        let Some(conn) = &self.conn else { return Ok(false) };
+        told(forwards::listen_unix(conn, path).await, session)
     }
 
     async fn cancel_streamlocal_forward(&mut self, path: &str, _session: &mut Session) -> Result<bool, Error> {
-        let Some(conn) = self.forwarding() else { return Ok(false) };
-        Ok(forwards::cancel_unix(conn, path).await)
+        Ok(self.cancel(&Place::Unix(path.to_owned())))
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _session: &mut Session) -> Result<bool, Error> {
-        let offered = self.forwarding().is_some_and(|conn| forwards::may_offer_agent(conn));
+        // Whether policy allows it is asked when the program starts, which goes on without if not.
+        let offered = self.conn.as_ref().is_some_and(|conn| conn.forced_command().is_none());
         let Some(asked) = self.waiting.get_mut(&channel) else { return Ok(false) };
         asked.agent = offered;
         Ok(offered)
@@ -369,6 +411,9 @@ impl Handler for Door {
 
     async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Error> {
         self.waiting.remove(&channel);
+        if let Some(conn) = &self.conn {
+            conn.forwards.inboxes.closed(channel);
+        }
         Ok(())
     }
 }

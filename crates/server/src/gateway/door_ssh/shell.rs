@@ -17,6 +17,7 @@ use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FramedError;
 
 use super::channel::{ChannelSender, Gone, Incoming, SshChannel};
+use super::forwards::OfferedAgent;
 use super::{Asked, Conn};
 use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
@@ -32,6 +33,9 @@ const NOT_RUN: i32 = 255;
 /// What a jump exits with that is asked for a shell.
 const NO_NODE: i32 = 1;
 
+/// Tells programs where their agent is.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+
 /// What a client wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Program {
@@ -42,8 +46,13 @@ pub(super) enum Program {
 }
 
 /// Runs a program until it ends or its client is gone.
-pub(super) async fn serve(conn: Arc<Conn>, asked: Asked, program: Program) {
+pub(super) async fn serve(conn: Arc<Conn>, mut asked: Asked, program: Program) {
     let sender = asked.channel.sender();
+    // Held to the program's end. Who may not offer an agent gets a program without.
+    let agent = if asked.agent { OfferedAgent::offer(&conn).await.ok() } else { None };
+    if let Some(agent) = &agent {
+        asked.environment.insert(AGENT_VARIABLE.to_owned(), agent.path().to_owned());
+    }
     match start(&conn, &asked, program).await {
         Ok((session, hub)) => {
             let shell = Shell {

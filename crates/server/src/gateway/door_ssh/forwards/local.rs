@@ -1,0 +1,98 @@
+//! Channels that the client opens towards the node: `-L`, `-D`, `-W`, sockets, and jumps.
+
+use std::sync::Arc;
+
+use munjigi_core::endpoint::{Endpoint, NodePath};
+use russh::server::ChannelOpenHandle;
+
+use super::goal::Goal;
+use super::refusal::Refusal;
+use super::sessions::Aim;
+use super::stream::ChannelStream;
+use crate::gateway::door_ssh::channel::SshChannel;
+use crate::gateway::door_ssh::{self, Conn, Origin, Road};
+use crate::gateway::forward;
+use crate::gateway::inspect::Context;
+use crate::gateway::ports::PortStream;
+
+/// Serves a channel that asks for a host and port.
+pub(crate) async fn open_tcp(
+    conn: Arc<Conn>,
+    channel: SshChannel,
+    (host, port): (String, u32),
+    reply: ChannelOpenHandle,
+) {
+    let goal = match allowed(&conn) {
+        Ok(()) => Goal::of(&conn.server, &conn.login, &host, port).await,
+        Err(refusal) => Err(refusal),
+    };
+    match goal {
+        Ok(Goal::Forward(aim, endpoint)) => connect(&conn, channel, &aim, endpoint, reply).await,
+        Ok(Goal::Inner(node)) => inner(&conn, channel, node, reply).await,
+        Err(refusal) => reply.reject(refusal.failure()).await,
+    }
+}
+
+/// Serves a channel that asks for a socket of the node.
+pub(crate) async fn open_unix(conn: Arc<Conn>, channel: SshChannel, path: String, reply: ChannelOpenHandle) {
+    let asked = async { Ok::<_, Refusal>((own_node(&conn).await?, Endpoint::Unix(NodePath::new(&path)?))) };
+    match asked.await {
+        Ok((aim, endpoint)) => connect(&conn, channel, &aim, Some(endpoint), reply).await,
+        Err(refusal) => reply.reject(refusal.failure()).await,
+    }
+}
+
+/// Refuses forwards to whoever is bound to one command: they would be a way around it.
+fn allowed(conn: &Conn) -> Result<(), Refusal> {
+    match conn.forced_command() {
+        Some(_) => Err(Refusal::prohibited("what you logged in with is for one command and forwards nothing")),
+        None => Ok(()),
+    }
+}
+
+/// Returns what a session with the login's node is.
+pub(super) async fn own_node(conn: &Conn) -> Result<Aim, Refusal> {
+    allowed(conn)?;
+    match Goal::node(&conn.server, &conn.login).await? {
+        Some(node) => Ok(Aim::Node(node.to_owned())),
+        None => Err(Refusal::prohibited("this login names no node: log in as NODE@… or OSUSER%NODE@…")),
+    }
+}
+
+async fn connect(
+    conn: &Arc<Conn>,
+    channel: SshChannel,
+    aim: &Aim,
+    endpoint: Option<Endpoint>,
+    reply: ChannelOpenHandle,
+) {
+    match stands(conn, aim, endpoint).await {
+        Ok((connection, eyes)) => {
+            let stream = ChannelStream::accept(&conn.forwards.inboxes, channel, reply);
+            forward::carry(&conn.server, stream, connection, eyes).await;
+        }
+        Err(refusal) => reply.reject(refusal.failure()).await,
+    }
+}
+
+/// Makes the connection before the channel is accepted, so that the client hears what became of it.
+async fn stands(
+    conn: &Arc<Conn>,
+    aim: &Aim,
+    endpoint: Option<Endpoint>,
+) -> Result<(PortStream, Option<Context>), Refusal> {
+    let session = conn.forwards.sessions.get(conn, aim).await?;
+    let caller = conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))?;
+    let connection = session.connect_to(endpoint, &caller, &conn.request()).await?;
+    let eyes = forward::eyes(&conn.server, &session, &connection).await?;
+    Ok((connection, eyes))
+}
+
+/// Serves another SSH connection inside a channel: the client logs in again, at the node it names, with the end of its
+/// encryption here. Whoever is inside is who is outside.
+async fn inner(conn: &Arc<Conn>, channel: SshChannel, host: String, reply: ChannelOpenHandle) {
+    let Some(caller) = conn.caller() else { return };
+    let origin = Origin { peer: conn.peer, pass: None, road: Road::Inner { caller, host } };
+    let stream = ChannelStream::accept(&conn.forwards.inboxes, channel, reply);
+    Box::pin(door_ssh::serve(&conn.server, stream, origin)).await;
+}

@@ -361,3 +361,116 @@ fn ssh_config_and_munjigi_ssh_need_no_settings_and_ask_nothing() {
     let known = std::fs::read_to_string(ssh.path("munjigi/ssh/known_hosts")).unwrap();
     assert!(known.starts_with("@cert-authority * ssh-ed25519 "), "{known}");
 }
+
+#[test]
+fn a_client_that_reads_nothing_blocks_its_program_and_nobody_else() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let socket = ssh.path("mux");
+    let socket = socket.to_str().unwrap();
+    let mut master = ssh.command("ssh", &["-M", "-N", "-S", socket, "web-1.munjigi"]).spawn().unwrap();
+    let check = || output(&mut ssh.command("ssh", &["-S", socket, "-O", "check", "web-1.munjigi"]));
+    wait_for("the master", || check().status.success().then_some(()));
+    let count = ssh.path("count");
+    // Counts what it could write, so that a blocked program is seen as one.
+    let program = format!(
+        "printf ready; exec python3 -c 'import os\nn = 0\nwhile True:\n    os.write(1, b\"y\" * 65536)\n    n += 1\n    \
+         open(\"{}\", \"w\").write(str(n))'",
+        count.display()
+    );
+    let mut silent = begin(ssh.command("ssh", &["-S", socket, "web-1.munjigi", &program]));
+    let written = || std::fs::read_to_string(&count).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let stood_at = wait_for("the program to block", || {
+        let first = written();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        (first > 0 && written() == first).then_some(first)
+    });
+    assert!(stood_at < 256, "{stood_at} times 64 KiB were taken");
+    // The channel beside it in the same connection goes on, and so does everybody else.
+    assert_eq!(ssh.ssh(&["-S", socket, "web-1.munjigi", "head -c 5000000 /dev/zero"]).success().len(), 5_000_000);
+    assert_eq!(ssh.ssh(&["web-1.munjigi", "echo free"]).success(), "free\n");
+    silent.kill().unwrap();
+    silent.wait().unwrap();
+    wait_for("the blocked session's end", || {
+        let sessions = server.sessions();
+        sessions.iter().all(|session| session["endReason"].is_string()).then_some(())
+    });
+    output(&mut ssh.command("ssh", &["-S", socket, "-O", "exit", "web-1.munjigi"]));
+    end(&mut master, "the master");
+}
+
+#[test]
+fn a_program_that_reads_nothing_blocks_its_channel_and_no_other() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let socket = ssh.path("mux");
+    let socket = socket.to_str().unwrap();
+    let mut master = ssh.command("ssh", &["-M", "-N", "-S", socket, "web-1.munjigi"]).spawn().unwrap();
+    let check = || output(&mut ssh.command("ssh", &["-S", socket, "-O", "check", "web-1.munjigi"]));
+    wait_for("the master", || check().status.success().then_some(()));
+    let mut deaf = begin(ssh.command("ssh", &["-S", socket, "web-1.munjigi", "printf ready; exec sleep 1000"]));
+    let mut stdin = deaf.stdin.take().unwrap();
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let writer = {
+        let sent = sent.clone();
+        std::thread::spawn(move || {
+            let chunk = vec![b'x'; 65536];
+            while stdin.write_all(&chunk).is_ok() {
+                sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+    };
+    let taken = || sent.load(std::sync::atomic::Ordering::Relaxed);
+    let stood_at = wait_for("the client to block", || {
+        let first = taken();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        (first > 0 && taken() == first).then_some(first)
+    });
+    assert!(stood_at < 256, "{stood_at} times 64 KiB were taken");
+    assert_eq!(
+        ssh.ssh_with(&["-S", socket, "web-1.munjigi", "wc -c"], &vec![b'y'; 5_000_000]).success().trim(),
+        "5000000"
+    );
+    // Closing the channel is heard although nobody takes what it carries.
+    deaf.kill().unwrap();
+    deaf.wait().unwrap();
+    writer.join().unwrap();
+    wait_for("the deaf session's end", || {
+        let sessions = server.sessions();
+        sessions.iter().all(|session| session["endReason"].is_string()).then_some(())
+    });
+    output(&mut ssh.command("ssh", &["-S", socket, "-O", "exit", "web-1.munjigi"]));
+    end(&mut master, "the master");
+}
+
+#[test]
+fn a_restarted_server_ends_connections_and_takes_new_ones_at_its_own_port_too() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    drop(listener);
+    let mut server = server_with(&format!("[ssh]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let mut client = begin(ssh.command("ssh", &["web-1.munjigi", "printf ready; exec sleep 1000"]));
+    server.stop();
+    end(&mut client, "ssh");
+    server.start_again();
+    wait_for("the node", || (ssh.ssh(&["web-1.munjigi", "true"]).code == Some(0)).then_some(()));
+    // Nobody knows this key, but it is SSH that says so.
+    let stranger = ssh.ssh(&["-p", &port, "-l", "web-1", "gate", "true"]);
+    assert!(stranger.err.contains("Permission denied (publickey"), "{stranger:?}");
+}
+
+#[test]
+fn many_variables_and_requests_before_the_program_hold_nothing_up() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let mut command = ssh.command("ssh", &["-o", "SendEnv=MANY_*", "web-1.munjigi", "echo in"]);
+    for n in 0..200 {
+        command.env(format!("MANY_{n}"), "x");
+    }
+    assert_eq!(success(&mut command), "in\n");
+}

@@ -10,6 +10,7 @@ mod cut;
 pub(crate) mod files;
 pub(crate) mod forwards;
 mod handler;
+mod inbox;
 mod settings;
 mod shell;
 mod terminal;

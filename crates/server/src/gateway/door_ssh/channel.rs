@@ -1,23 +1,85 @@
 //! A channel of a connection: what comes from the client, and what goes to it within the window that it opens.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use munjigi_core::session::{ExitStatus, TerminalSize};
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{Channel, ChannelId, ChannelWriteHalf, Sig};
 use tokio::io::AsyncWrite;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
-use super::terminal;
+use super::Conn;
+use super::inbox::Inbox;
+use crate::lock;
 
 /// Number of the stream for errors (RFC 4254 section 5.2).
 const STDERR: u32 = 1;
 
-/// A channel that the client has opened, or we have towards it.
+/// Most signals that wait for a program; more are dropped, as of equal ones the kernel keeps one.
+const MAX_SIGNALS: usize = 16;
+
+/// A channel of a session: what the client says in it, and the way back.
 pub(crate) struct SshChannel {
-    read: ChannelReadHalf,
+    /// What was sent and nobody took yet; the client's window follows it.
+    inbox: Inbox,
+    controls: Arc<Controls>,
     sender: ChannelSender,
+    /// Cancelled when the connection is over.
+    ended: CancellationToken,
+    /// The end of data was told.
+    eof: bool,
+}
+
+/// What a channel is told beside its data. It does not wait behind that: Ctrl-C must not stand behind a paste that nobody
+/// takes.
+#[derive(Debug, Default)]
+pub(super) struct Controls(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// The newest size; earlier ones are of no interest.
+    size: Option<TerminalSize>,
+    signals: VecDeque<String>,
+    reader: Option<Waker>,
+}
+
+impl Controls {
+    /// Tells the terminal's size.
+    pub(super) fn resize(&self, size: TerminalSize) {
+        self.tell(|told| told.size = Some(size));
+    }
+
+    /// Tells a signal for the program.
+    pub(super) fn signal(&self, signal: &Sig) {
+        self.tell(|told| {
+            if told.signals.len() < MAX_SIGNALS {
+                told.signals.push_back(name(signal));
+            }
+        });
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Told)) {
+        let mut told = lock(&self.0);
+        what(&mut told);
+        if let Some(reader) = told.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Option<Incoming> {
+        let mut told = lock(&self.0);
+        let next = told.size.take().map(Incoming::Resize);
+        let next = next.or_else(|| told.signals.pop_front().map(Incoming::Signal));
+        if next.is_none() {
+            told.reader = Some(cx.waker().clone());
+        }
+        next
+    }
 }
 
 /// The way to the client. What is sent goes in order; data waits for the window that the client opens, and nothing else
@@ -53,10 +115,15 @@ pub(crate) enum Incoming {
 pub(crate) struct Gone;
 
 impl SshChannel {
-    /// Takes a channel. It keeps `place` until both ways are gone.
-    pub(super) fn new(channel: Channel<Msg>, handle: Handle, place: OwnedSemaphorePermit) -> Self {
-        let (read, write) = channel.split();
-        Self { read, sender: ChannelSender(Arc::new(Shared { write, handle, _place: place })) }
+    /// Opens the reading side of a channel; what comes for it is kept from now on.
+    pub(super) fn open(conn: &Conn, sender: ChannelSender) -> Self {
+        let inbox = conn.forwards.inboxes.open(sender.id(), sender.handle().clone());
+        Self { inbox, controls: Arc::default(), sender, ended: conn.ended.clone(), eof: false }
+    }
+
+    /// Returns where the channel is told of sizes and signals.
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.controls.clone()
     }
 
     /// Returns the way to the client.
@@ -66,23 +133,50 @@ impl SshChannel {
 
     /// Returns what comes next; `None` when the connection is gone. May be dropped while it waits.
     pub(crate) async fn next(&mut self) -> Option<Incoming> {
-        loop {
-            return Some(match self.read.wait().await? {
-                ChannelMsg::Data { data } => Incoming::Data(data),
-                ChannelMsg::Eof => Incoming::Eof,
-                ChannelMsg::Close => Incoming::Closed,
-                ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
-                    Incoming::Resize(terminal::size([col_width, row_height, pix_width, pix_height]))
-                }
-                ChannelMsg::Signal { signal } => Incoming::Signal(name(&signal)),
-                // What was answered when it came, and what says nothing to a server.
-                _ => continue,
-            });
+        let ended = self.ended.clone();
+        ended.run_until_cancelled(poll_fn(|cx| self.poll_next(cx))).await
+    }
+
+    /// As [`Self::next`], but leaves data where it is, which holds the client back.
+    pub(crate) async fn next_but_data(&mut self) -> Option<Incoming> {
+        let ended = self.ended.clone();
+        ended.run_until_cancelled(poll_fn(|cx| self.poll_beside(cx))).await
+    }
+
+    fn poll_beside(&self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        match self.controls.poll(cx) {
+            Some(told) => Poll::Ready(told),
+            None if self.inbox.poll_closed(cx) => Poll::Ready(Incoming::Closed),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        if let Some(told) = self.controls.poll(cx) {
+            return Poll::Ready(told);
+        }
+        if self.eof {
+            return self.poll_beside(cx);
+        }
+        match ready!(self.inbox.poll_take(cx)) {
+            Ok(data) if data.is_empty() => {
+                self.eof = true;
+                Poll::Ready(Incoming::Eof)
+            }
+            Ok(data) => Poll::Ready(Incoming::Data(data)),
+            Err(_) => Poll::Ready(Incoming::Closed),
         }
     }
 }
 
 impl ChannelSender {
+    /// Takes a channel. It keeps `place` as long as anybody can send.
+    pub(super) fn new(channel: Channel<Msg>, handle: Handle, place: OwnedSemaphorePermit) -> Self {
+        // The reading half goes: nothing may wait in it, or the connection would wait for it.
+        let (_, write) = channel.split();
+        Self(Arc::new(Shared { write, handle, _place: place }))
+    }
+
     /// Returns the channel's number.
     pub(crate) fn id(&self) -> ChannelId {
         self.0.write.id()

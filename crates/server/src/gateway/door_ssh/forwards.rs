@@ -7,7 +7,6 @@
 
 mod agent;
 mod goal;
-mod inbox;
 mod local;
 mod refusal;
 mod remote;
@@ -20,12 +19,13 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use agent::OfferedAgent;
-pub(crate) use inbox::Inboxes;
 pub(crate) use local::{open_tcp, open_unix};
 pub(crate) use refusal::Refusal;
 pub(crate) use remote::{Place, Returning, cancel, listen_tcp, listen_unix};
 
 use sessions::Sessions;
+
+use super::inbox::Inboxes;
 
 /// What the forwards of one connection share.
 #[derive(Default)]

@@ -12,13 +12,14 @@ use russh::keys::Algorithm;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedCertificate, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::SshChannel;
+use super::channel::{ChannelSender, Controls, SshChannel};
 use super::files::FileService;
 use super::forwards::{Place, Refusal};
+use super::inbox::FIRST_WINDOW;
 use super::shell::Program;
 use super::terminal::{self, Terminal};
 use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
@@ -46,6 +47,8 @@ pub(super) struct Door {
     conn: Option<Arc<Conn>>,
     /// Channels of sessions in which nothing runs yet.
     waiting: HashMap<ChannelId, Asked>,
+    /// What all channels of sessions are told beside their data, until the client closes them.
+    controls: HashMap<ChannelId, Arc<Controls>>,
 }
 
 impl Door {
@@ -57,8 +60,8 @@ impl Door {
         ended: CancellationToken,
     ) -> Self {
         let Origin { peer, pass, road } = origin;
-        let waiting = HashMap::new();
-        Self { server, peer, road, pass, stage, login, ended, proved: None, conn: None, waiting }
+        let (waiting, controls) = (HashMap::new(), HashMap::new());
+        Self { server, peer, road, pass, stage, login, ended, proved: None, conn: None, waiting, controls }
     }
 
     /// Takes note of the first word after the exchange of keys.
@@ -129,6 +132,12 @@ impl Door {
         self.server.tasks.spawn(async move {
             ended.run_until_cancelled(work).await;
         });
+    }
+
+    fn tell(&self, channel: ChannelId, what: impl FnOnce(&Controls)) {
+        if let Some(controls) = self.controls.get(&channel) {
+            what(controls);
+        }
     }
 
     fn cancel(&self, place: &Place) -> bool {
@@ -225,10 +234,13 @@ impl Handler for Door {
         let room = self.conn.as_ref().and_then(|conn| Some((conn, conn.place()?)));
         match room {
             Some((conn, place)) => {
-                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                let sender = ChannelSender::new(channel, conn.handle.clone(), place);
+                let channel = SshChannel::open(conn, sender);
+                self.controls.insert(id, channel.controls());
                 let asked = Asked { channel, terminal: None, environment: BTreeMap::new(), agent: false };
                 self.waiting.insert(id, asked);
-                reply.accept().await;
+                // Data can come only afterwards, and the channel's inbox is there for it.
+                reply.accept_with_window(FIRST_WINDOW);
             }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
         }
@@ -248,7 +260,7 @@ impl Handler for Door {
         let Some(conn) = self.conn.clone() else { return Ok(()) };
         match conn.place() {
             Some(place) => {
-                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                let channel = ChannelSender::new(channel, conn.handle.clone(), place);
                 self.spawn(forwards::open_tcp(conn, channel, (host.to_owned(), port), reply));
             }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
@@ -266,7 +278,7 @@ impl Handler for Door {
         let Some(conn) = self.conn.clone() else { return Ok(()) };
         match conn.place() {
             Some(place) => {
-                let channel = SshChannel::new(channel, conn.handle.clone(), place);
+                let channel = ChannelSender::new(channel, conn.handle.clone(), place);
                 self.spawn(forwards::open_unix(conn, channel, path.to_owned(), reply));
             }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
@@ -355,10 +367,17 @@ impl Handler for Door {
         height: u32,
         _session: &mut Session,
     ) -> Result<(), Error> {
-        // A running program's channel hears it by itself.
-        if let Some(terminal) = self.waiting.get_mut(&channel).and_then(|asked| asked.terminal.as_mut()) {
-            terminal.size = terminal::size([columns, rows, width, height]);
+        let size = terminal::size([columns, rows, width, height]);
+        match self.waiting.get_mut(&channel) {
+            Some(Asked { terminal: Some(terminal), .. }) => terminal.size = size,
+            Some(_) => {}
+            None => self.tell(channel, |controls| controls.resize(size)),
         }
+        Ok(())
+    }
+
+    async fn signal(&mut self, channel: ChannelId, signal: Sig, _session: &mut Session) -> Result<(), Error> {
+        self.tell(channel, |controls| controls.signal(&signal));
         Ok(())
     }
 
@@ -411,6 +430,7 @@ impl Handler for Door {
 
     async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Error> {
         self.waiting.remove(&channel);
+        self.controls.remove(&channel);
         if let Some(conn) = &self.conn {
             conn.forwards.inboxes.closed(channel);
         }

@@ -28,6 +28,8 @@ use crate::gateway::peer::FrameStream;
 
 /// Bytes that may wait between the hub and this adapter, each way.
 const DUPLEX: usize = 64 * 1024;
+/// Sizes and signals that may come before the program runs.
+const MAX_EARLY: usize = 32;
 /// What `ssh` exits with where no program ran or its end is not known; its own number for failures.
 const NOT_RUN: i32 = 255;
 /// What a jump exits with that is asked for a shell.
@@ -62,6 +64,7 @@ pub(super) async fn serve(conn: Arc<Conn>, mut asked: Asked, program: Program) {
                 channel: asked.channel,
                 sender,
                 accepted: false,
+                early: Vec::new(),
                 input: InputBuffer::default(),
                 unread: Bytes::new(),
                 output: OutputCursor::default(),
@@ -187,6 +190,8 @@ struct Shell {
     sender: ChannelSender,
     /// Whether the hub accepted the stream.
     accepted: bool,
+    /// Sizes and signals from before.
+    early: Vec<Frame>,
     input: InputBuffer,
     /// What the client sent and the input has no room for.
     unread: Bytes,
@@ -228,7 +233,10 @@ impl Shell {
                 Some(sending) => sending.as_mut().await,
                 None => std::future::pending().await,
             } } => Happened::Sent(sent),
-            incoming = channel.next(), if reads_client => Happened::FromClient(incoming),
+            incoming = async { match reads_client {
+                true => channel.next().await,
+                false => channel.next_but_data().await,
+            } } => Happened::FromClient(incoming),
             frame = hub.reader.read(allowed), if reads_hub => Happened::FromHub(frame),
         }
     }
@@ -251,21 +259,23 @@ impl Shell {
             Incoming::Data(data) => self.unread = data,
             Incoming::Eof => self.input.end(),
             Incoming::Closed => return Err(Left::Closed),
-            Incoming::Resize(size) if self.interactive => self.tell(&Frame::Resize(size)),
+            Incoming::Resize(size) if self.interactive => self.tell(Frame::Resize(size)),
             Incoming::Resize(_) => {}
             Incoming::Signal(name) => {
                 if let Some(signal) = Signal::parse(&name) {
-                    self.tell(&Frame::Signal(signal));
+                    self.tell(Frame::Signal(signal));
                 }
             }
         }
         Ok(())
     }
 
-    /// Feeds a frame that is worth nothing before the program runs.
-    fn tell(&mut self, frame: &Frame) {
+    /// Tells the program something beside its input, as soon as it runs.
+    fn tell(&mut self, frame: Frame) {
         if self.accepted {
-            self.hub.feed(frame);
+            self.hub.feed(&frame);
+        } else if self.early.len() < MAX_EARLY {
+            self.early.push(frame);
         }
     }
 
@@ -302,6 +312,9 @@ impl Shell {
         self.accepted = true;
         // It begins at 0: the session is new.
         let _ = self.input.send_again_from(accepted.input_from);
+        for frame in std::mem::take(&mut self.early) {
+            self.hub.feed(&frame);
+        }
     }
 
     fn send(&mut self, stream: OutputStream, data: Bytes) {

@@ -9,7 +9,7 @@ use super::goal::Goal;
 use super::refusal::Refusal;
 use super::sessions::Aim;
 use super::stream::ChannelStream;
-use crate::gateway::door_ssh::channel::SshChannel;
+use crate::gateway::door_ssh::channel::ChannelSender;
 use crate::gateway::door_ssh::{self, Conn, Origin, Road};
 use crate::gateway::forward;
 use crate::gateway::inspect::Context;
@@ -18,7 +18,7 @@ use crate::gateway::ports::PortStream;
 /// Serves a channel that asks for a host and port.
 pub(crate) async fn open_tcp(
     conn: Arc<Conn>,
-    channel: SshChannel,
+    channel: ChannelSender,
     (host, port): (String, u32),
     reply: ChannelOpenHandle,
 ) {
@@ -34,7 +34,7 @@ pub(crate) async fn open_tcp(
 }
 
 /// Serves a channel that asks for a socket of the node.
-pub(crate) async fn open_unix(conn: Arc<Conn>, channel: SshChannel, path: String, reply: ChannelOpenHandle) {
+pub(crate) async fn open_unix(conn: Arc<Conn>, channel: ChannelSender, path: String, reply: ChannelOpenHandle) {
     let asked = async { Ok::<_, Refusal>((own_node(&conn).await?, Endpoint::Unix(NodePath::new(&path)?))) };
     match asked.await {
         Ok((aim, endpoint)) => connect(&conn, channel, &aim, Some(endpoint), reply).await,
@@ -61,7 +61,7 @@ pub(super) async fn own_node(conn: &Conn) -> Result<Aim, Refusal> {
 
 async fn connect(
     conn: &Arc<Conn>,
-    channel: SshChannel,
+    channel: ChannelSender,
     aim: &Aim,
     endpoint: Option<Endpoint>,
     reply: ChannelOpenHandle,
@@ -90,7 +90,7 @@ async fn stands(
 
 /// Serves another SSH connection inside a channel: the client logs in again, at the node it names, with the end of its
 /// encryption here. Whoever is inside is who is outside.
-async fn inner(conn: &Arc<Conn>, channel: SshChannel, host: String, reply: ChannelOpenHandle) {
+async fn inner(conn: &Arc<Conn>, channel: ChannelSender, host: String, reply: ChannelOpenHandle) {
     let Some(caller) = conn.caller() else { return };
     let origin = Origin { peer: conn.peer, pass: None, road: Road::Inner { caller, host } };
     let stream = ChannelStream::accept(&conn.forwards.inboxes, channel, reply);

@@ -17,7 +17,7 @@ use super::local::own_node;
 use super::refusal::Refusal;
 use super::stream::ChannelStream;
 use crate::gateway::door_ssh::Conn;
-use crate::gateway::door_ssh::channel::SshChannel;
+use crate::gateway::door_ssh::channel::ChannelSender;
 use crate::gateway::incoming::{self, Client};
 use crate::gateway::nodes::NodeStream;
 use crate::gateway::ports::PortStream;
@@ -141,7 +141,7 @@ impl Returning {
         self.conn.server.tasks.spawn(async move {
             let channel = conn.ended.run_until_cancelled(open(&conn.handle, to, &address)).await;
             let channel = channel.unwrap_or(Err(Error::Disconnect));
-            let channel = channel.map(|channel| SshChannel::new(channel, conn.handle.clone(), place));
+            let channel = channel.map(|channel| ChannelSender::new(channel, conn.handle.clone(), place));
             // Whoever asked may be gone: then the channel closes here.
             let _ = opened.send(channel.map(|channel| ChannelStream::confirmed(&conn.forwards.inboxes, channel)));
         });

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use russh::server::ChannelOpenHandle;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::inbox::{FIRST_WINDOW, Inbox, Inboxes};
-use crate::gateway::door_ssh::channel::{ChannelSender, SshChannel};
+use crate::gateway::door_ssh::channel::ChannelSender;
+use crate::gateway::door_ssh::inbox::{FIRST_WINDOW, Inbox, Inboxes};
 
 /// A channel's bytes, both ways. `shutdown` ends the direction to the client; dropping it closes the channel.
 pub(crate) struct ChannelStream {
@@ -21,18 +21,15 @@ pub(crate) struct ChannelStream {
 
 impl ChannelStream {
     /// Accepts a channel that the client wishes to open.
-    pub(super) fn accept(inboxes: &Arc<Inboxes>, channel: SshChannel, reply: ChannelOpenHandle) -> Self {
+    pub(super) fn accept(inboxes: &Arc<Inboxes>, sender: ChannelSender, reply: ChannelOpenHandle) -> Self {
         // Data can come only afterwards, and the inbox is there for it.
-        let stream = Self::confirmed(inboxes, channel);
+        let stream = Self::confirmed(inboxes, sender);
         reply.accept_with_window(FIRST_WINDOW);
         stream
     }
 
     /// Takes a channel that the client has confirmed.
-    pub(super) fn confirmed(inboxes: &Arc<Inboxes>, channel: SshChannel) -> Self {
-        // The reading half goes: nothing may wait in it, or the connection would wait for it.
-        let sender = channel.sender();
-        drop(channel);
+    pub(super) fn confirmed(inboxes: &Arc<Inboxes>, sender: ChannelSender) -> Self {
         let inbox = inboxes.open(sender.id(), sender.handle().clone());
         Self { inbox, writer: sender.writer(), sender }
     }

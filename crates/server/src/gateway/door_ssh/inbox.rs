@@ -159,6 +159,14 @@ impl State {
         self.taken = self.taken.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
     }
 
+    /// Returns the next piece, not longer than a packet or what was put together; empty if there is none.
+    fn piece(&mut self) -> Bytes {
+        let piece = self.large.pop_front().unwrap_or_else(|| std::mem::take(&mut self.small).freeze());
+        self.queued = self.queued.saturating_sub(piece.len());
+        self.taken = self.taken.saturating_add(u32::try_from(piece.len()).unwrap_or(u32::MAX));
+        piece
+    }
+
     /// Returns by how much the client's window shall grow now, if it shall: when half of it was taken. A reader that
     /// has left nothing was waiting for the client, and gets twice as much as long as there is something to borrow.
     fn grow(&mut self, common: &AtomicU32) -> Option<u32> {
@@ -189,16 +197,30 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Reads as [`tokio::io::AsyncRead`] does. A channel that was closed before its data ended is broken.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_with(cx, |state| state.get(buf)).map_ok(Option::unwrap_or_default)
+    }
+
+    /// Takes a piece of what came; empty at the end of data.
+    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<Bytes>> {
+        self.poll_with(cx, State::piece).map_ok(Option::unwrap_or_default)
+    }
+
+    /// Waits until there is something to take; `None`: nothing more comes.
+    fn poll_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut State) -> T,
+    ) -> Poll<std::io::Result<Option<T>>> {
         let mut state = lock(&self.shared.state);
         if state.queued > 0 {
-            state.get(buf);
+            let taken = take(&mut state);
             if let Some(amount) = state.grow(&self.shared.common).filter(|_| !state.closed) {
                 self.handle.grow_window(self.id, amount);
             }
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Some(taken)));
         }
         match (state.ended, state.closed) {
-            (true, _) => Poll::Ready(Ok(())),
+            (true, _) => Poll::Ready(Ok(None)),
             (false, true) => Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into())),
             (false, false) => {
                 state.reader = Some(cx.waker().clone());

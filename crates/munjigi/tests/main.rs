@@ -16,6 +16,7 @@ mod aws_calls;
 mod aws_door;
 mod aws_plugin;
 mod aws_ports;
+mod conformance;
 mod contract;
 mod copy;
 mod documents;

@@ -150,7 +150,7 @@ async fn connection(front: Arc<Front>, mut socket: TcpStream, peer: SocketAddr, 
         Some(Some(Speaks::Tls)) => stop.run_until_cancelled(handshake(&front, socket, peer)).await.flatten(),
         Some(Some(Speaks::Ssh)) => {
             let origin = door_ssh::Origin { peer, pass: Some(pass), road: door_ssh::Road::Port };
-            return door_ssh::serve(&front.server, socket, origin).await;
+            return door_ssh::serve(&front.server, door_ssh::prompt::Prompt::new(socket), origin).await;
         }
         Some(None) | None => None,
     };

@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod forwards;
 mod handler;
 mod inbox;
+pub(crate) mod prompt;
 mod settings;
 mod shell;
 mod terminal;

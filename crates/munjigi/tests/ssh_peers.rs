@@ -1,9 +1,10 @@
-//! The programs that people use over ssh, unchanged, on a node without an sshd: OpenSSH's, Ansible, git, Terraform's way and
-//! PuTTY. What each prints, sends and exits with is as over sshd.
+//! The programs that people use over ssh, unchanged, on a node without an sshd: OpenSSH's, Ansible, git, Terraform's and
+//! VS Code's ways, PuTTY, and the two libraries of Python. What each prints, sends and exits with is as over sshd.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use crate::faults::user;
@@ -22,6 +23,19 @@ impl Stage {
         let server = TestServer::start();
         let agent = server.agent("web-1");
         let ssh = TestSsh::of(&server);
+        // What `munjigi ssh-config` prints, as a person puts it into a configuration, with that person's key.
+        let mut printing = server.munjigi(&["ssh-config"]);
+        ssh.configure(&mut printing);
+        let config = format!(
+            "{}Host *\n  User {}\n  IdentityFile {key}\n  IdentitiesOnly yes\n  BatchMode yes\n  LogLevel ERROR\n\
+             \x20 UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n\
+             \x20 ConnectTimeout 60\n",
+            success(&mut printing),
+            user(),
+            key = ssh.path("id").display(),
+            known = ssh.path("munjigi/ssh/known_hosts").display(),
+        );
+        std::fs::write(ssh.path("config.peers"), config).unwrap();
         let key = std::fs::read_to_string(ssh.path("id.pub")).unwrap();
         success(&mut server.aws(&[
             "iam",
@@ -48,15 +62,16 @@ impl Stage {
 
     /// Returns what OpenSSH's programs are told, for those who call them.
     fn options(&self) -> String {
-        format!("-F {} -i {}", self.ssh.config().display(), self.key().display())
+        format!("-F {}", self.ssh.path("config.peers").display())
     }
 
-    /// Builds a command of the person's; OpenSSH's programs have configuration and key.
+    /// Builds a command of the person's; OpenSSH's programs have the configuration.
     fn program(&self, name: &str) -> Command {
-        let mut command = self.ssh.command(name, &[]);
+        let mut command = Command::new(name);
         if ["ssh", "scp", "sftp"].contains(&name) {
-            command.arg("-i").arg(self.key());
+            command.arg("-F").arg(self.ssh.path("config.peers"));
         }
+        self.ssh.configure(&mut command);
         command
     }
 
@@ -68,9 +83,13 @@ impl Stage {
 
     /// The ways to the node: through our client's link, through the door as a jump host, and with the node in the login's
     /// name.
-    fn ways(&self) -> [Vec<String>; 2] {
+    fn ways(&self) -> [Vec<String>; 3] {
         let user = user();
-        [vec![format!("{user}@web-1.munjigi")], vec![format!("{user}%web-1@gate")]]
+        [
+            vec![format!("{user}@web-1.munjigi")],
+            vec!["-J".to_owned(), "127.0.0.1".to_owned(), format!("{user}@web-1")],
+            vec![format!("{user}%web-1@127.0.0.1")],
+        ]
     }
 }
 
@@ -89,6 +108,32 @@ fn fed(mut command: Command, input: &[u8]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A service on a port of its own that gives back what it gets; returns the port.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || std::io::copy(&mut &socket, &mut &socket));
+        }
+    });
+    port
+}
+
+/// A process that is ended when it is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
@@ -149,6 +194,113 @@ fn openssh_has_a_terminal_with_its_size_keys_and_signals() {
     let newest = stage.server.sessions().remove(0);
     let played = success(&mut stage.server.munjigi(&["play", newest["id"].as_str().unwrap(), "--text"]));
     assert!(played.contains("안녕하세요") && played.contains("50 132"), "{played}");
+}
+
+#[test]
+fn openssh_forwards_ports_and_shares_one_connection() {
+    let stage = Stage::new();
+    let (echo, web) = (echo(), Web::start());
+    for (number, way) in stage.ways().into_iter().enumerate() {
+        let (near, socks) = (free_port(), free_port());
+        let master = stage.server.directory().join(format!("m{number}"));
+        let mut command = stage.program("ssh");
+        command.args(["-M", "-N", "-S"]).arg(&master).arg("-L").arg(format!("127.0.0.1:{near}:127.0.0.1:{echo}"));
+        command.arg("-D").arg(format!("127.0.0.1:{socks}")).args(["-o", "ExitOnForwardFailure=yes"]).args(&way);
+        let _standing = Ended(command.stdin(Stdio::null()).spawn().unwrap());
+        wait_for("the shared connection", || master.exists().then_some(()));
+        for _ in 0..20 {
+            let mut socket = TcpStream::connect(("127.0.0.1", near)).unwrap();
+            socket.write_all(b"there and back").unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut back = String::new();
+            socket.read_to_string(&mut back).unwrap();
+            assert_eq!(back, "there and back", "{way:?}");
+        }
+        let pages = success(&mut web.pages(&format!("socks5h://127.0.0.1:{socks}"), 30));
+        assert_eq!(pages.matches("a page\n").count(), 30, "{way:?}: {pages}");
+        // Programs over the same connection, at once.
+        let running: Vec<_> = (0..20)
+            .map(|number| {
+                let mut command = stage.program("ssh");
+                command.arg("-S").arg(&master).args(&way).arg(format!("echo {number}; exit {number}"));
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for (number, child) in running.into_iter().enumerate() {
+            let ended = child.wait_with_output().unwrap();
+            assert_eq!(ended.status.code(), i32::try_from(number).ok(), "{way:?}: {ended:?}");
+            assert_eq!(text(&ended.stdout), format!("{number}\n"), "{way:?}");
+        }
+        // One connection as standard input and output.
+        let mut command = stage.program("ssh");
+        command.arg("-S").arg(&master).arg("-W").arg(format!("127.0.0.1:{echo}")).args(&way);
+        let through = fed(command, b"through");
+        assert_eq!(text(&through.stdout), "through", "{way:?}: {through:?}");
+    }
+}
+
+/// A small web server on a port of its own, as something that runs on the node.
+struct Web {
+    port: u16,
+    _process: Ended,
+}
+
+impl Web {
+    fn start() -> Self {
+        let script = "import http.server, socketserver, sys\n\
+            class Page(http.server.BaseHTTPRequestHandler):\n\
+            \x20   def do_GET(self):\n\
+            \x20       self.send_response(200); self.end_headers(); self.wfile.write(b'a page\\n')\n\
+            \x20   def log_message(self, *_): pass\n\
+            class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):\n\
+            \x20   request_queue_size = 64\n\
+            server = Server(('127.0.0.1', 0), Page); print(server.server_port, flush=True); server.serve_forever()\n";
+        let mut command = Command::new("python3");
+        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { port: line.trim().parse().unwrap(), _process: Ended(child) }
+    }
+
+    /// Builds a command that loads so many pages at once through a proxy.
+    fn pages(&self, proxy: &str, count: usize) -> Command {
+        let mut command = Command::new("curl");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.args(["-sS", "--max-time", "120", "--parallel", "--parallel-immediate", "--proxy", proxy]);
+        command.arg(format!("http://127.0.0.1:{}/[1-{count}]", self.port));
+        command
+    }
+}
+
+#[test]
+fn vs_code_reaches_the_server_that_its_script_starts() {
+    let stage = Stage::new();
+    let socks = free_port();
+    // As Remote-SSH does it: a shell without a terminal, its script on standard input, and one SOCKS port for all else.
+    let mut command = stage.program("ssh");
+    command.args(["-v", "-T", "-D", &socks.to_string(), "-o", "ConnectTimeout=60"]).args(&stage.ways()[0]).arg("sh");
+    let mut child = Ended(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut script = child.0.stdin.take().unwrap();
+    let mut said = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let web = Web::start();
+    writeln!(script, "echo 'b1f0: running'; uname -s; echo \"listeningOn=={}==\"", web.port).unwrap();
+    script.flush().unwrap();
+    let lines: Vec<String> = said.by_ref().map_while(Result::ok).take(3).collect();
+    assert_eq!(lines[..2], ["b1f0: running".to_owned(), "Linux".to_owned()], "{lines:?}");
+    let port: u16 = lines[2].split("==").nth(1).unwrap().parse().unwrap();
+    assert_eq!(port, web.port);
+    // Its window, its file watchers and its terminals are connections of their own, and stay while others come.
+    let proxy = format!("socks5://127.0.0.1:{socks}");
+    for _ in 0..3 {
+        let pages = success(&mut web.pages(&proxy, 40));
+        assert_eq!(pages.matches("a page\n").count(), 40);
+    }
+    // The shell still answers, and ends with its input.
+    writeln!(script, "echo still; exit 0").unwrap();
+    drop(script);
+    assert_eq!(said.next().unwrap().unwrap(), "still");
+    let status = wait_for("the end of ssh", || child.0.try_wait().unwrap());
+    assert!(status.success(), "{status:?}");
 }
 
 #[test]
@@ -313,4 +465,43 @@ fn putty_runs_commands() {
     terminal.expect("begin");
     terminal.expect("/dev/pts/");
     assert_eq!(terminal.end(), Some(3));
+}
+
+/// Runs a program of Python in its virtual environment, and returns what it said worked; `None` without its module.
+fn python(stage: &Stage, name: &str, module: &str, words: &[&str]) -> Option<String> {
+    let python = python_tool("python3");
+    if !output(Command::new(&python).args(["-c", &format!("import {module}")])).status.success() {
+        return None;
+    }
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
+    Some(success(stage.program(python.to_str().unwrap()).arg("-B").arg(program).args(words)))
+}
+
+#[test]
+fn paramiko_does_all_that_scripts_do() {
+    let stage = Stage::new();
+    let (port, login) = (stage.server.address().port().to_string(), format!("{}%web-1", user()));
+    let (key, echo, room) = (stage.key(), echo().to_string(), stage.room("paramiko"));
+    let line = stage.host_key();
+    let (_, host_key) = line.split_once(' ').unwrap();
+    let words = ["127.0.0.1", &port, &login, key.to_str().unwrap(), host_key, &echo, room.to_str().unwrap()];
+    match python(&stage, "ssh_paramiko.py", "paramiko", &words) {
+        Some(said) => assert_eq!(said, "exec\nstdin\nterminal\nchannels\nforward\nrekey\nrefused\n"),
+        None => eprintln!("no paramiko here: run `scripts/deps test`"),
+    }
+}
+
+#[test]
+fn asyncssh_does_all_that_scripts_do() {
+    let stage = Stage::new();
+    let (port, login) = (stage.server.address().port().to_string(), format!("{}%web-1", user()));
+    let (key, echo, room) = (stage.key(), echo().to_string(), stage.room("asyncssh"));
+    let known = stage.server.directory().join("known");
+    std::fs::write(&known, stage.host_key()).unwrap();
+    let words =
+        ["127.0.0.1", &port, &login, key.to_str().unwrap(), known.to_str().unwrap(), &echo, room.to_str().unwrap()];
+    match python(&stage, "ssh_asyncssh.py", "asyncssh", &words) {
+        Some(said) => assert_eq!(said, "exec\nsignal\nenvironment\nstdin\nterminal\nforward\nlistener\n"),
+        None => eprintln!("no asyncssh here: run `scripts/deps test`"),
+    }
 }

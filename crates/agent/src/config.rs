@@ -44,6 +44,12 @@ pub(crate) struct Config {
     pub(crate) sshd_log: SshdLog,
     /// Whether port sessions may be served at all; default true.
     pub(crate) forwarding: bool,
+    /// Whether the server may make, change, lock and remove people's accounts on this node (`docs/accounts.md`); only
+    /// for an agent that is root; default false.
+    pub(crate) manage_accounts: bool,
+    /// Group that marks the accounts of another system, whose members may be taken over: `iam-synced-users` of
+    /// aws-ec2-ssh; default none.
+    pub(crate) adopt_group: Option<String>,
     /// Addresses that port sessions may not reach, beside those that no node reaches (T-58): `10.0.0.0/8`,
     /// `10.1.2.3:5432`, `[fd00::/8]:22`, `*:25`; at most 128.
     pub(crate) denied_destinations: Vec<String>,
@@ -60,9 +66,31 @@ impl Default for Config {
             keys_socket: None,
             sshd_log: SshdLog::Auto,
             forwarding: true,
+            manage_accounts: false,
+            adopt_group: None,
             denied_destinations: Vec::new(),
         }
     }
+}
+
+/// Lets the server manage this node's accounts: writes it into `agent.toml`, before what stands there. A file that says
+/// otherwise is its owner's word and stays.
+pub(crate) fn allow_accounts(data: &DataDir) -> anyhow::Result<()> {
+    const NAME: &str = "agent.toml";
+    let config = load(data)?;
+    if config.manage_accounts {
+        return Ok(());
+    }
+    let present = match std::fs::read_to_string(data.path(NAME)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).context("failed to read agent.toml"),
+    };
+    let table: toml::Table = present.parse().context("agent.toml is no TOML")?;
+    if table.contains_key("manage_accounts") {
+        bail!("agent.toml says `manage_accounts = false`; change it there");
+    }
+    data.write(NAME, format!("manage_accounts = true\n{present}").as_bytes())
 }
 
 impl Config {
@@ -122,7 +150,7 @@ pub(crate) fn load(data: &DataDir) -> anyhow::Result<Config> {
 
 fn parse(text: &str) -> anyhow::Result<Config> {
     let config: Config = toml::from_str(text)?;
-    for user in config.allowed_users.iter().flatten().chain(&config.link_user) {
+    for user in config.allowed_users.iter().flatten().chain(&config.link_user).chain(&config.adopt_group) {
         if !valid_os_user(user) {
             bail!("`{}` is not the name of an OS user", user.escape_default());
         }
@@ -163,6 +191,21 @@ mod tests {
         assert_eq!(config.allowed_users.unwrap().len(), 2);
         assert_eq!(parse("").unwrap(), Config::default());
         assert!(parse("forwarding = false\ndenied_destinations = ['10.0.0.0/8', '*:25']").is_ok());
+    }
+
+    #[test]
+    fn accounts_are_managed_only_where_the_owner_says_so() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::new(&temporary.path().join("agent"));
+        data.create().unwrap();
+        assert!(!load(&data).unwrap().manage_accounts);
+        data.write("agent.toml", b"forwarding = false\n[environment]\nLANG = 'C'\n").unwrap();
+        allow_accounts(&data).unwrap();
+        allow_accounts(&data).unwrap();
+        let config = load(&data).unwrap();
+        assert!(config.manage_accounts && !config.forwarding);
+        data.write("agent.toml", b"manage_accounts = false\n").unwrap();
+        assert!(allow_accounts(&data).is_err());
     }
 
     #[test]

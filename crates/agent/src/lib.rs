@@ -3,6 +3,7 @@
 //! The privileged half ([`run`]) starts programs and talks to nobody outside; the link half ([`link_half_main`]) talks
 //! to the server and can start nothing. Nothing here listens on the network, but for what a verified grant names.
 
+mod account_worker;
 mod call;
 mod clock;
 mod config;
@@ -20,6 +21,7 @@ mod register;
 mod ring;
 mod spawn_half;
 mod sys;
+mod tool;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,8 +39,8 @@ pub struct RunOptions {
 /// mi-…` on standard output once the link stands.
 ///
 /// Call it while the process has one thread: it starts copies of itself. The program must lead `agent link-half` to
-/// [`link_half_main`], `agent copy-worker` to [`copy_worker_main`] and `agent listener` to [`listener_main`]; the agent
-/// runs it again that way.
+/// [`link_half_main`], `agent copy-worker` to [`copy_worker_main`], `agent listener` to [`listener_main`] and `agent
+/// account-worker` to [`account_worker_main`]; the agent runs it again that way.
 pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
 }
@@ -63,4 +65,9 @@ pub fn listener_main() -> anyhow::Result<()> {
 /// Reads or writes the files of one copy; only the agent itself starts it, as `agent copy-worker`.
 pub fn copy_worker_main() -> anyhow::Result<()> {
     copy_worker::run()
+}
+
+/// Makes this node's accounts what its bundle says; only the agent itself starts it, as `agent account-worker`.
+pub fn account_worker_main() -> anyhow::Result<()> {
+    account_worker::run()
 }

@@ -46,6 +46,8 @@ pub struct JoinOptions {
     pub activation_code: Secret<String>,
     /// Replaces an identity that is there; the old one is kept beside it.
     pub replace: bool,
+    /// Lets the server manage people's accounts on this node.
+    pub manage_accounts: bool,
 }
 
 /// What joining gave.
@@ -181,6 +183,9 @@ pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     keep_old(&data)?;
     data.write("node.key", &pkcs8)?;
     data.store(&identity)?;
+    if options.manage_accounts {
+        config::allow_accounts(&data)?;
+    }
     let root_fingerprint = KeyId::of(&root).to_string();
     // The journal has it through the unit's standard error (T-29, T-30).
     tracing::info!(node = %identity.node_id, server = %identity.server, root = root_fingerprint, "the node has joined");

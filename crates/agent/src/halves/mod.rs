@@ -19,6 +19,8 @@ pub(crate) use channel::{Channel, ChannelError, MAX_DESCRIPTORS};
 /// Largest message in bytes (T-74).
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 const MAX_GRANT: usize = 48 * 1024;
+/// Most bytes of a piece of an account bundle, and of a report on it.
+pub(crate) const MAX_PIECE: usize = 48 * 1024;
 const MAX_HELLO: usize = 16 * 1024;
 const MAX_TEXT: usize = 1024;
 /// Largest trust anchor file in bytes that fits a message beside the rest.
@@ -68,6 +70,17 @@ pub(crate) enum ToSpawn {
         request: u64,
         /// The signed grant, as it came.
         grant: Vec<u8>,
+    },
+    /// A piece of the node's account bundle; the first one begins a new bundle.
+    Accounts {
+        /// Names the wish in the answer; the same for all pieces of a bundle.
+        request: u64,
+        /// Number of the newest change of accounts that the server has in its trail.
+        recorded: u64,
+        /// Bytes of the whole bundle.
+        total: u32,
+        /// The piece, at most [`MAX_PIECE`] bytes.
+        piece: Vec<u8>,
     },
     /// A connection of this session is to go to this endpoint.
     Reach {
@@ -211,6 +224,13 @@ pub(crate) enum ToLink {
         /// The wish.
         request: u64,
     },
+    /// The account bundle was applied.
+    AccountsApplied {
+        /// The wish.
+        request: u64,
+        /// What the accounts are like now, as [`munjigi_core::wire::message::AccountReport`] in bytes.
+        report: Vec<u8>,
+    },
     /// The program has ended; all that it wrote can be read without waiting.
     Exited {
         /// The session.
@@ -243,6 +263,9 @@ impl ToSpawn {
             Self::Trust { bundle } => out.u8(8).bytes(bundle),
             Self::InputEnd { session } => out.u8(9).text(session.as_str()),
             Self::Key { request, grant } => out.u8(20).u64(*request).bytes(grant),
+            Self::Accounts { request, recorded, total, piece } => {
+                out.u8(40).u64(*request).u64(*recorded).u64(u64::from(*total)).bytes(piece)
+            }
             Self::Reach { request, session, endpoint, grant } => {
                 endpoint.put(out.u8(22).u64(*request).text(session.as_str())).bytes(grant)
             }
@@ -276,6 +299,12 @@ impl ToSpawn {
             8 => Self::Trust { bundle: fields.bytes(16 * 1024)?.to_vec() },
             9 => Self::InputEnd { session: get_session(&mut fields)? },
             20 => Self::Key { request: fields.u64()?, grant: fields.bytes(MAX_GRANT)?.to_vec() },
+            40 => Self::Accounts {
+                request: fields.u64()?,
+                recorded: fields.u64()?,
+                total: u32::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?,
+                piece: fields.bytes(MAX_PIECE)?.to_vec(),
+            },
             22 => Self::Reach {
                 request: fields.u64()?,
                 session: get_session(&mut fields)?,
@@ -326,6 +355,7 @@ impl ToLink {
                 out.u8(4).u64(*request).text(code).text(&shortened(message)).text(reason)
             }
             Self::KeyTaken { request } => out.u8(20).u64(*request),
+            Self::AccountsApplied { request, report } => out.u8(40).u64(*request).bytes(report),
             Self::Reached { request } => out.u8(22).u64(*request),
             Self::LoginLog { kind } => out.u8(21).u8(u8::from(*kind == LogKind::File)),
             Self::Exited { session, status, detail } => {
@@ -362,6 +392,7 @@ impl ToLink {
                 endpoints: if get_flag(&mut fields)? { Some(get_endpoints(&mut fields)?) } else { None },
             }),
             20 => Self::KeyTaken { request: fields.u64()? },
+            40 => Self::AccountsApplied { request: fields.u64()?, report: fields.bytes(MAX_PIECE)?.to_vec() },
             22 => Self::Reached { request: fields.u64()? },
             21 => Self::LoginLog { kind: if get_flag(&mut fields)? { LogKind::File } else { LogKind::Journal } },
             4 => Self::Refused {

@@ -26,6 +26,7 @@ fn to_spawn() -> Vec<ToSpawn> {
         ToSpawn::Online,
         ToSpawn::Offline { why: "refused".into() },
         ToSpawn::Trust { bundle: vec![3; 100] },
+        ToSpawn::Accounts { request: 9, recorded: 4, total: 300, piece: vec![8; 100] },
     ]
 }
 
@@ -60,6 +61,7 @@ fn to_link() -> Vec<ToLink> {
         ToLink::Session(Session { request: None, exit: Some(ExitStatus::Code(-1)), ..described }),
         ToLink::Refused { request: 3, code: "AccessDenied".into(), message: "no".into(), reason: "r".into() },
         ToLink::Reached { request: 5 },
+        ToLink::AccountsApplied { request: 6, report: vec![1; 50] },
         ToLink::Exited { session: session(), status: killed, detail: "why".into() },
     ]
 }

@@ -24,6 +24,7 @@ use crate::halves::{Configure, Start, Terminal, ToSpawn};
 use crate::{clock, inventory};
 
 use super::Sessions;
+use super::accounts;
 use super::logins::Logins;
 use super::port::Ports;
 use super::session::{Attached, Event};
@@ -167,6 +168,7 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     match open.wish {
         Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
         Some(open::Wish::Key(wish)) => take_key(attached, wish, &opened).await,
+        Some(open::Wish::Accounts(wish)) => accounts::take(attached, &wish, &opened.spawn).await,
         Some(open::Wish::Connect(wish)) => connect_port(attached, wish, &opened, &ports).await,
         _ => {
             let message = "an agent starts sessions and connects for them, nothing else";
@@ -243,7 +245,7 @@ fn terminal(pty: Pty) -> Option<Terminal> {
     Some(Terminal { term, size })
 }
 
-fn refusal(code: &str, message: &str) -> StartRefused {
+pub(super) fn refusal(code: &str, message: &str) -> StartRefused {
     StartRefused { code: code.to_owned(), message: message.to_owned(), reason: code.to_owned() }
 }
 

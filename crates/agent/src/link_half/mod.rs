@@ -3,6 +3,7 @@
 //! It is a process of its own without privileges. What it knows of the node comes from the privileged half, over its
 //! standard input; what it may ask for stands in [`crate::halves`].
 
+mod accounts;
 mod dialing;
 mod listening;
 mod logins;
@@ -147,7 +148,8 @@ fn take(
         ToLink::Signature { request, signature } => spawn.signed(request, signature),
         ToLink::Refused { request, code, message, reason } => {
             let refused = StartRefused { code, message, reason };
-            if let Some(refused) = spawn.answered(request, Err(refused)) {
+            let refused = spawn.answered(request, Err(refused));
+            if let Some(refused) = refused.and_then(|refused| spawn.reported(request, Err(refused))) {
                 spawn.started(request, Err(refused));
             }
         }
@@ -156,6 +158,7 @@ fn take(
                 logins.read(kind, descriptor);
             }
         }
+        ToLink::AccountsApplied { request, report } => drop(spawn.reported(request, Ok(report))),
         ToLink::KeyTaken { request } | ToLink::Reached { request } => {
             drop(spawn.answered(request, Ok(descriptors)));
         }

@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::halves::{Channel, ChannelError, MAX_MESSAGE, Start, ToLink, ToSpawn};
+use crate::halves::{Channel, ChannelError, MAX_MESSAGE, MAX_PIECE, Start, ToLink, ToSpawn};
 
 use crate::sys;
 
@@ -34,12 +34,17 @@ struct Waiting {
     last: u64,
     signatures: HashMap<u64, oneshot::Sender<[u8; 64]>>,
     starts: HashMap<u64, oneshot::Sender<StartAnswer>>,
+    /// Account bundles to be applied.
+    reports: HashMap<u64, oneshot::Sender<Report>>,
     /// Keys to be taken and endpoints to be reached.
     others: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
 /// Answer to a wish for which nothing starts, with the descriptors that came along.
 pub(crate) type Answer = Result<Vec<OwnedFd>, StartRefused>;
+
+/// Answer to an account bundle: the report, in bytes.
+pub(crate) type Report = Result<Vec<u8>, StartRefused>;
 
 /// Asks the privileged half.
 pub(crate) struct SpawnClient {
@@ -119,6 +124,39 @@ impl SpawnClient {
     /// Has a key given to sshd.
     pub(crate) async fn key(&self, grant: Vec<u8>) -> Result<Answer, ChannelError> {
         self.ask(|request| ToSpawn::Key { request, grant }).await
+    }
+
+    /// Hands the node's account bundle over, in pieces; answered once it is applied.
+    pub(crate) async fn accounts(&self, recorded: u64, bundle: &[u8]) -> Result<Report, ChannelError> {
+        let (answer, answered) = oneshot::channel();
+        let request = {
+            let mut waiting = self.lock();
+            waiting.last += 1;
+            let request = waiting.last;
+            waiting.reports.insert(request, answer);
+            request
+        };
+        let total = u32::try_from(bundle.len()).map_err(|_| ChannelError::TooLarge)?;
+        for piece in bundle.chunks(MAX_PIECE) {
+            let message = ToSpawn::Accounts { request, recorded, total, piece: piece.to_vec() };
+            if let Err(error) = self.send(&message).await {
+                self.lock().reports.remove(&request);
+                return Err(error);
+            }
+        }
+        answered.await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Delivers the report on an account bundle. Returns a refusal if nobody waits for it as such.
+    pub(crate) fn reported(&self, request: u64, report: Report) -> Option<StartRefused> {
+        match self.lock().reports.remove(&request) {
+            // Whoever asked may have given up.
+            Some(waiter) => {
+                let _ = waiter.send(report);
+                None
+            }
+            None => report.err(),
+        }
     }
 
     /// Asks whether a session may reach an endpoint, with the grant that adds it if there is one.

@@ -9,6 +9,7 @@
 //! the host's namespace before anything else.
 
 mod account;
+mod accounts;
 mod child;
 mod connecting;
 mod copying;
@@ -55,6 +56,7 @@ use crate::ring::{MAX_CHUNK, Ring};
 use crate::sys;
 
 pub(crate) use account::only_user;
+use accounts::Accounts;
 use key_socket::KeySocket;
 use keys::Keys;
 use link_process::LinkProcess;
@@ -90,6 +92,7 @@ struct SpawnHalf {
     workers: BTreeSet<Pid>,
     /// Copies of this process that connect as somebody else and were not reaped yet.
     connecting: BTreeSet<Pid>,
+    accounts: Accounts,
     keys: Keys,
     /// Where sshd's helper asks; there from the first key on.
     key_socket: Option<KeySocket>,
@@ -110,6 +113,7 @@ pub(crate) fn run(data: &DataDir) -> anyhow::Result<ExitCode> {
     let _lock = half.take_lock()?;
     half.leave_network()?;
     half.cgroups = Cgroups::prepare(&half.identity.node_id);
+    half.resume_accounts();
     half.serve()
 }
 
@@ -155,6 +159,7 @@ impl SpawnHalf {
             sessions: BTreeMap::new(),
             workers: BTreeSet::new(),
             connecting: BTreeSet::new(),
+            accounts: Accounts::default(),
             keys: Keys::default(),
             key_socket: None,
             login_log,
@@ -226,6 +231,7 @@ impl SpawnHalf {
             .filter_map(|session| session.next_tick(now))
             .chain(self.stop_at)
             .chain(self.keys.next_end())
+            .chain(self.accounts.next())
             .chain(self.login_log.as_ref().map(LoginLog::next_look))
             .chain(self.key_socket.as_ref().and_then(KeySocket::next_end))
             .chain(self.offline_since.filter(|_| !self.sessions.is_empty()).map(|since| since + RESUME_WINDOW))
@@ -252,6 +258,7 @@ impl SpawnHalf {
 
     fn tick(&mut self, now: Instant) {
         self.keys.forget_old(now);
+        self.tick_accounts(now);
         if self.login_log.as_mut().is_some_and(|log| log.look(now)) {
             self.hand_over_log();
         }
@@ -385,7 +392,7 @@ impl SpawnHalf {
             self.lose_link(&anyhow::anyhow!("it ended with {status:?}"));
             return;
         }
-        if self.workers.remove(&pid) || self.connecting.remove(&pid) {
+        if self.workers.remove(&pid) || self.connecting.remove(&pid) || self.account_worker_reaped(pid) {
             return;
         }
         let now = clock::monotonic();
@@ -416,6 +423,9 @@ impl SpawnHalf {
             ToSpawn::Sign { request, binding, hello } => self.sign(request, &binding, &hello),
             ToSpawn::Start(start) => self.start(&start),
             ToSpawn::Key { request, grant } => self.take_key(request, &grant),
+            ToSpawn::Accounts { request, recorded, total, piece } => {
+                self.take_accounts(request, recorded, total, &piece);
+            }
             ToSpawn::Reach { request, session, endpoint, grant } => self.reach(request, &session, &endpoint, &grant),
             ToSpawn::Signal { session, signal } => {
                 if let Some(session) = self.sessions.get(&session) {

@@ -21,6 +21,7 @@ pub(crate) async fn joining_running_and_leaving() {
         activation_id: "the-id".into(),
         activation_code: Secret::new("wrong".into()),
         replace: false,
+        manage_accounts: false,
     };
     let error = join(&options).await.unwrap_err().to_string();
     assert!(error.contains("the activation is used up") && !error.contains("wrong"), "{error}");

@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 40")]
     pub wish: Option<open::Wish>,
 }
 
@@ -56,6 +56,9 @@ pub mod open {
         /// Agent to server: logins that the node's sshd has let in.
         #[prost(message, tag = "21")]
         Logins(super::Logins),
+        /// Server to agent: the node's account bundle, in the `Input` frames that follow.
+        #[prost(message, tag = "40")]
+        Accounts(super::AccountsOnNode),
     }
 }
 
@@ -386,6 +389,9 @@ pub struct Accepted {
     /// Public keys that vouch for hosts, as `authorized_keys` has them, in answer to [`SshWish`].
     #[prost(string, repeated, tag = "16")]
     pub host_authorities: Vec<String>,
+    /// What the node's accounts are like now, in answer to [`AccountsOnNode`].
+    #[prost(message, optional, tag = "40")]
+    pub accounts: Option<AccountReport>,
 }
 
 /// The wish was refused.
@@ -425,6 +431,58 @@ pub struct KeyOnNode {
     /// A signed [`crate::grant::Grant`] whose action is a key.
     #[prost(bytes = "bytes", tag = "1")]
     pub grant: bytes::Bytes,
+}
+
+/// Server to agent: a signed [`crate::account::bundle::AccountBundle`] follows in `Input` frames. Answered once the node has
+/// applied it, with an [`AccountReport`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct AccountsOnNode {
+    /// Bytes of the bundle, at most [`crate::account::bundle::MAX_BUNDLE_BYTES`] and the signature's.
+    #[prost(uint32, tag = "1")]
+    pub total: u32,
+    /// Number of the newest change of this node's accounts that is in the server's trail; the node forgets them up to it.
+    #[prost(uint64, tag = "2")]
+    pub recorded: u64,
+}
+
+/// Most changes, and most problems, in one [`AccountReport`].
+pub const MAX_ACCOUNT_LINES: usize = 128;
+
+/// What became of a node's accounts.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct AccountReport {
+    /// Version of the bundle that the node holds.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// Whether the node manages accounts; if not it only holds their keys.
+    #[prost(bool, tag = "2")]
+    pub managed: bool,
+    /// What the node did that is not yet in the server's trail, oldest first; at most [`MAX_ACCOUNT_LINES`].
+    #[prost(message, repeated, tag = "3")]
+    pub changes: Vec<AccountLine>,
+    /// Accounts that are not as they should be; at most [`MAX_ACCOUNT_LINES`].
+    #[prost(message, repeated, tag = "4")]
+    pub problems: Vec<AccountLine>,
+}
+
+/// A change of an account, or what is wrong with one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct AccountLine {
+    /// Number of the change, rising on each node; 0 for a problem.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// When, microseconds since 1970 UTC by the node's clock.
+    #[prost(int64, tag = "2")]
+    pub at_micros: i64,
+    /// The account.
+    #[prost(string, tag = "3")]
+    pub os_user: String,
+    /// A word of [`crate::account::book`], for example `created` or `conflict`.
+    #[prost(string, tag = "4")]
+    pub what: String,
+    /// For people; at most 200 bytes.
+    #[prost(string, tag = "5")]
+    pub detail: String,
 }
 
 /// Most logins in one [`Logins`].

@@ -52,6 +52,9 @@ enum AgentCommand {
         /// Replace an identity that is there; the old one is kept beside it
         #[arg(long)]
         replace: bool,
+        /// Let the server make, lock and remove people's accounts on this node (`manage_accounts` in agent.toml)
+        #[arg(long)]
+        manage_accounts: bool,
     },
     /// Run the agent until SIGTERM; prints `online mi-…` once connected
     #[command(after_help = "Example: munjigi agent run --data-dir /var/lib/munjigi-agent")]
@@ -91,6 +94,9 @@ enum AgentCommand {
     /// Listens on the node for a session; started by the agent itself
     #[command(hide = true)]
     Listener,
+    /// Makes, changes and removes people's accounts; started by the agent itself
+    #[command(hide = true)]
+    AccountWorker,
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -102,10 +108,19 @@ fn tag(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     match arguments.command {
-        AgentCommand::Join { server, ca, data_dir, name, tag, replace } => {
+        AgentCommand::Join { server, ca, data_dir, name, tag, replace, manage_accounts } => {
             let (activation_id, activation_code) = activation()?;
-            let options =
-                JoinOptions { data_dir, server, ca_file: ca, name, tags: tag, activation_id, activation_code, replace };
+            let options = JoinOptions {
+                data_dir,
+                server,
+                ca_file: ca,
+                name,
+                tags: tag,
+                activation_id,
+                activation_code,
+                replace,
+                manage_accounts,
+            };
             wait_for(join(options))
         }
         AgentCommand::Run { data_dir, upbringing } => {
@@ -124,6 +139,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         }
         AgentCommand::Listener => {
             munjigi_agent::listener_main()?;
+            Ok(Finish::Done)
+        }
+        AgentCommand::AccountWorker => {
+            munjigi_agent::account_worker_main()?;
             Ok(Finish::Done)
         }
         AgentCommand::CopyWorker => {

@@ -254,6 +254,7 @@ async fn enrol(agent_dir: &Path, context: &Context) -> anyhow::Result<String> {
         activation_id: activation.activation_id,
         activation_code: Secret::new(activation.activation_code),
         replace: true,
+        manage_accounts: false,
     };
     let joined = munjigi_agent::join(&options).await.context("cannot enrol this machine")?;
     // So that `munjigi shell` needs no --user afterwards: the administrator of this server is whoever runs it.

@@ -166,6 +166,16 @@ impl Deployment {
         Arn(format!("arn:aws:munjigi:{}:{}:target/{name}", self.region, self.account).into())
     }
 
+    /// Returns the name of an account rule.
+    pub fn account_rule(&self, name: &TargetName) -> Arn {
+        Arn(format!("arn:aws:munjigi:{}:{}:account-rule/{name}", self.region, self.account).into())
+    }
+
+    /// Returns the name of a group's keys.
+    pub fn account_key_file(&self, name: &TargetName) -> Arn {
+        Arn(format!("arn:aws:munjigi:{}:{}:account-key-file/{name}", self.region, self.account).into())
+    }
+
     /// Returns the name of a session document; the built-in `AWS-…` documents have no account.
     pub fn document(&self, name: &str) -> Arn {
         if name.starts_with("AWS-") {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod accounts;
 pub mod api;
 pub mod audit;
 #[cfg(test)]
@@ -63,6 +64,8 @@ pub struct Server {
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,
     pub(crate) book: sessions::Book,
+    /// People's accounts on nodes.
+    pub(crate) accounts: accounts::Accounts,
     /// Tells when a node was deregistered or its tags changed; sent by the operations that do, received by the task
     /// that judges sessions again.
     pub(crate) nodes_changed: watch::Sender<u64>,

@@ -38,7 +38,7 @@ use crate::sessions::Book;
 use crate::ssh_authority::SshAuthority;
 use crate::store::Store;
 use crate::tls::{self, Tls};
-use crate::{Server, clock, forwarding, revoke, sessions, witness};
+use crate::{Server, accounts, clock, forwarding, revoke, sessions, witness};
 
 /// Where the server listens when nothing says otherwise: this machine only, on a port that is picked once.
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
@@ -132,6 +132,7 @@ impl Server {
             recordings,
             gateway: Gateway::default(),
             book,
+            accounts: accounts::Accounts::default(),
             nodes_changed: watch::Sender::new(0),
             known_nodes: forwarding::KnownNodes::default(),
             connection_trail,
@@ -154,6 +155,7 @@ impl Server {
             tracing::info!(sessions = taken_back, "running sessions were taken back; they wait for their nodes");
         }
         server.tasks.spawn(revoke::watch(server.clone()));
+        server.tasks.spawn(accounts::watch(server.clone()));
         Ok(Running::new(server, (listener, ssh_listener), tls, endpoint, lock, witness))
     }
 }

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{AccountMode, MAX_GROUPS, MAX_SUDO_COMMANDS, Sudo, valid_group, valid_shell, valid_sudo_command};
+use super::bundle::{
+    AccountMode, MAX_GROUPS, MAX_KEYS, MAX_SUDO_COMMANDS, Sudo, valid_group, valid_shell, valid_sudo_command,
+};
 use super::names::Mapping;
+use crate::grant::valid_os_user;
+use crate::ssh::PublicKey;
 use crate::target::Selector;
 
 /// Most entries of a list of people or nodes.
@@ -220,6 +224,51 @@ fn grace() -> u32 {
     7
 }
 
+/// Keys of a group and where they are good: what key-manager kept as `GROUP/authorized_keys`, tied to login names (R23).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct KeyFileSettings {
+    /// The accounts that the keys open.
+    pub os_users: Vec<String>,
+    /// On which nodes.
+    pub nodes: Vec<Place>,
+    /// The keys, each as in an `.pub` file.
+    pub keys: Vec<String>,
+}
+
+impl KeyFileSettings {
+    /// Checks the settings and returns the keys.
+    pub fn check(&self) -> Result<Vec<PublicKey>, RuleError> {
+        let wrong = |why| Err(RuleError::Settings(why));
+        if self.os_users.is_empty() || self.os_users.len() > MAX_ENTRIES {
+            return wrong("OsUsers must name the 1 to 64 accounts that the keys open");
+        }
+        if self.os_users.iter().any(|name| !valid_os_user(name)) {
+            return wrong("OsUsers must be names of OS users");
+        }
+        if self.nodes.is_empty() || self.nodes.len() > MAX_ENTRIES {
+            return wrong("Nodes must name 1 to 64");
+        }
+        if self.keys.len() > MAX_KEYS {
+            return wrong("Keys must be at most 256");
+        }
+        let parsed: Result<Vec<PublicKey>, _> = self.keys.iter().map(|line| PublicKey::parse(line)).collect();
+        parsed.map_err(|_| RuleError::Settings("Keys must be SSH public keys as in .pub files, without options"))
+    }
+
+    /// Tells whether the keys are good on a node.
+    pub fn holds_on<'t>(&self, id: &str, name: &str, tags: impl Iterator<Item = (&'t str, &'t str)> + Clone) -> bool {
+        holds(&self.nodes, id, name, tags)
+    }
+}
+
+fn holds<'t>(places: &[Place], id: &str, name: &str, tags: impl Iterator<Item = (&'t str, &'t str)> + Clone) -> bool {
+    places.iter().any(|place| match place {
+        Place::All => true,
+        Place::Nodes(selector) => selector.matches(id, name, tags.clone()),
+    })
+}
+
 /// A person as rules see one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
@@ -311,10 +360,7 @@ impl RuleSettings {
     }
 
     fn holds_on<'t>(&self, id: &str, name: &str, tags: impl Iterator<Item = (&'t str, &'t str)> + Clone) -> bool {
-        self.nodes.iter().any(|place| match place {
-            Place::All => true,
-            Place::Nodes(selector) => selector.matches(id, name, tags.clone()),
-        })
+        holds(&self.nodes, id, name, tags)
     }
 
     fn rights(&self) -> Sudo {

@@ -25,7 +25,8 @@ pub(crate) fn privileged_requirement(server: &Server, node: &Node, os_user: &str
 }
 
 /// Returns the OS user that a principal's sessions run as on a node when nothing else is wished: root if the document
-/// is for root, else the principal's tag, the document's account, and only without run-as what node and server give.
+/// is for root, else the principal's tag, the account that an account rule gives it there, the document's account, and
+/// only without run-as what node and server give. Rules are those of [`crate::accounts::View::fresh`].
 pub(crate) fn default_user(
     server: &Server,
     principal: &Principal,
@@ -36,7 +37,7 @@ pub(crate) fn default_user(
     if elevated {
         return Some("root".to_owned());
     }
-    let tagged = principal.tags.get(RUN_AS_TAG).cloned();
+    let tagged = principal.tags.get(RUN_AS_TAG).cloned().or_else(|| server.accounts.os_user(principal, node));
     if let Some(account) = run_as {
         return tagged.or_else(|| Some(account.to_owned())).filter(|user| !user.is_empty());
     }

@@ -94,6 +94,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
             open::Wish::Start(_)
             | open::Wish::Rejoin(_)
             | open::Wish::Key(_)
+            | open::Wish::Accounts(_)
             | open::Wish::Logins(_)
             | open::Wish::Incoming(_),
         )
@@ -460,6 +461,7 @@ pub async fn node(server: Arc<Server>, mut connection: Connection, node: Authent
         super::end(handle, EndReason::AgentDied, EndReason::AgentDied.sentence()).await;
     }
     crate::sessions::node_connected(&server, &node).await;
+    server.accounts.changed();
     let stop = server.stop.clone();
     loop {
         let accepted = tokio::select! {

@@ -136,6 +136,10 @@ pub enum Kind {
     Node,
     /// A target.
     Target,
+    /// An account rule.
+    AccountRule,
+    /// Keys of a group.
+    AccountKeyFile,
     /// A session.
     Session,
     /// A session document.
@@ -163,6 +167,8 @@ impl Kind {
             Self::Activation => "activation",
             Self::Node => "node",
             Self::Target => "target",
+            Self::AccountRule => "account rule",
+            Self::AccountKeyFile => "key file",
             Self::Session => "session",
             Self::Document => "document",
             Self::DocumentVersion => "document version",

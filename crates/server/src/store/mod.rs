@@ -6,6 +6,7 @@
 //! clock is not read here: instants are arguments. Text is bound, never put together (T-70).
 
 mod access_keys;
+mod accounts;
 mod activations;
 mod builtin;
 mod documents;
@@ -41,6 +42,7 @@ use munjigi_core::id::AccountId;
 use munjigi_core::secret::MasterKeys;
 
 pub use access_keys::{AccessKey, KeySecret, LastUsed, NewAccessKey};
+pub use accounts::{NodeAccounts, StoredKeyFile, StoredRule};
 pub use activations::{Activation, ActivationRequest, NewActivation};
 pub use builtin::ADMINISTRATOR_ACCESS;
 pub use documents::{DocumentVersion, NewDocument, NewVersion, Sharing, StoredDocument, VersionRef};
@@ -83,6 +85,10 @@ pub mod quota {
     pub const DOCUMENTS: u64 = 500;
     /// Targets of the account.
     pub const TARGETS: u64 = 5000;
+    /// Account rules of the account; each is looked at for each person and node.
+    pub const ACCOUNT_RULES: u64 = 200;
+    /// Key files of the account.
+    pub const ACCOUNT_KEY_FILES: u64 = 200;
     /// Versions of one document.
     pub const VERSIONS_PER_DOCUMENT: u64 = 1000;
     /// Accounts that one document is shared with.

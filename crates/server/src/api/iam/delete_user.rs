@@ -37,7 +37,9 @@ impl Operation for DeleteUser {
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
-        server.store.delete_user(&call.input().user_name).await.map_err(refused)?;
+        let user = server.store.user(&call.input().user_name).await.map_err(refused)?;
+        server.store.delete_user(&user.name).await.map_err(refused)?;
+        server.accounts.removed_by_hand(&user.id);
         changed(server).await
     }
 }

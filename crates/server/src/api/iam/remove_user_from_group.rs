@@ -41,6 +41,8 @@ impl Operation for RemoveUserFromGroup {
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<(), ApiError> {
         let input = call.input();
         server.store.remove_user_from_group(&input.group_name, &input.user_name).await.map_err(refused)?;
+        let user = server.store.user(&input.user_name).await.map_err(refused)?;
+        server.accounts.removed_by_hand(&user.id);
         changed(server).await
     }
 }

@@ -1,7 +1,14 @@
 //! What AWS has no operation for.
 
+pub mod account_rule;
 pub mod attach_session;
+pub mod confirm_account_removal;
+pub mod delete_account_key_file;
+pub mod delete_account_rule;
 pub mod delete_target;
+pub mod describe_account_key_files;
+pub mod describe_account_rules;
+pub mod describe_accounts;
 pub mod describe_ssh_authority;
 pub mod describe_targets;
 pub mod explain;
@@ -10,6 +17,8 @@ pub mod list_nodes;
 pub mod list_sessions;
 pub mod open_data_channel;
 pub mod open_forward;
+pub mod put_account_key_file;
+pub mod put_account_rule;
 pub mod put_target;
 pub mod read_audit;
 pub mod read_recording;
@@ -21,7 +30,13 @@ pub mod verify_recording;
 pub mod verify_trail;
 
 pub use attach_session::AttachSession;
+pub use confirm_account_removal::ConfirmAccountRemoval;
+pub use delete_account_key_file::DeleteAccountKeyFile;
+pub use delete_account_rule::DeleteAccountRule;
 pub use delete_target::DeleteTarget;
+pub use describe_account_key_files::DescribeAccountKeyFiles;
+pub use describe_account_rules::DescribeAccountRules;
+pub use describe_accounts::DescribeAccounts;
 pub use describe_ssh_authority::DescribeSshAuthority;
 pub use describe_targets::DescribeTargets;
 pub use explain::Explain;
@@ -30,6 +45,8 @@ pub use list_nodes::ListNodes;
 pub use list_sessions::ListSessions;
 pub use open_data_channel::OpenDataChannel;
 pub use open_forward::OpenForward;
+pub use put_account_key_file::PutAccountKeyFile;
+pub use put_account_rule::PutAccountRule;
 pub use put_target::PutTarget;
 pub use read_audit::ReadAudit;
 pub use read_recording::ReadRecording;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Server;
+use crate::accounts::{self, View};
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::os_user::{RUN_AS_TAG, choose_user_requirement, default_user, privileged_requirement};
@@ -108,6 +109,7 @@ impl Operation for OpenForward {
 
     async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
         input.check()?;
+        View::fresh(server).await.map_err(ApiError::internal)?;
         let aim = Aim::of(server, input).await?;
         required(input, server, caller, &aim).await
     }
@@ -143,6 +145,9 @@ impl Operation for OpenForward {
             )));
         }
         let os_user = os_user.unwrap_or_default();
+        if !os_user.is_empty() {
+            accounts::ensure(server, &node, &os_user, call.caller().principal()).await?;
+        }
         let asked = vec![privileged_requirement(server, &node, &os_user)];
         let privileged =
             !os_user.is_empty() && door::judge(server, call.caller().principal(), asked, call.request()).1.is_ok();

@@ -23,6 +23,7 @@ use plan::Plan;
 use super::document::{self, Reference};
 use super::target::{Target, node_requirement};
 use crate::Server;
+use crate::accounts::{self, View};
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::os_user::{RUN_AS_TAG, choose_user_requirement, default_user, privileged_requirement};
@@ -71,6 +72,7 @@ impl Operation for StartSession {
 
     async fn requirements(input: &Self::Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
         input.check()?;
+        View::fresh(server).await.map_err(ApiError::internal)?;
         let target = Target::resolve(server, &input.target).await?;
         // What is wrong with a document is said in `run`, to those who may use it.
         let plan = match Plan::make(server, input, prepare::limits(&server.config.session)).await {
@@ -104,6 +106,9 @@ impl Operation for StartSession {
         }
         prepare::room(call, server).await?;
         let facts = facts(call, server, &node, epoch, plan)?;
+        if facts.kind != SessionKind::Port {
+            accounts::ensure(server, &node, &facts.os_user, call.caller().principal()).await?;
+        }
         let output = StartSessionOutput {
             session_id: facts.id.clone(),
             stream_url: door_aws::stream_url(&call.request().host, &facts.id),

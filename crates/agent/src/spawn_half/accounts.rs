@@ -26,7 +26,7 @@ const MOST: usize = MAX_BUNDLE_BYTES + 256;
 /// How long a worker may take: a few hundred accounts with the system's tools.
 const WORKER_LIMIT: Duration = Duration::from_secs(180);
 /// How long an account made just in time stays behind its last session: for the next one of the same person.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_secs(10);
 /// How long it waits for its first session.
 const FIRST_SESSION: Duration = Duration::from_secs(300);
 

@@ -1,5 +1,6 @@
 //! A file per command: its arguments, its help and its run. Exit statuses are `main`'s business.
 
+pub(crate) mod account;
 pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod audit;
@@ -15,10 +16,12 @@ pub(crate) mod explain;
 pub(crate) mod forward;
 pub(crate) mod kill;
 pub(crate) mod ls;
+pub(crate) mod migrate;
 pub(crate) mod play;
 pub(crate) mod plugin;
 pub(crate) mod policy;
 pub(crate) mod rdp;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod sessions;
@@ -83,6 +86,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Rdp(arguments) => wait_for(rdp::run(arguments)),
         Command::Db(arguments) => wait_for(db::run(arguments)),
         Command::Target(arguments) => wait_for(target::run(arguments)),
+        Command::Migrate(arguments) => wait_for(migrate::run(arguments)),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Account(arguments) => wait_for(account::run(arguments)),
         Command::User(arguments) => wait_for(user::run(arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(arguments)),
         Command::CredentialProcess(arguments) => wait_for(credential_process::run(arguments)),

@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod accounts;
 mod aws_calls;
 mod aws_door;
 mod aws_plugin;

@@ -68,7 +68,7 @@ async fn plan_all(server: &Arc<Server>) -> anyhow::Result<(Vec<(Node, Vec<Row>)>
         for (os_user, what) in &next.events {
             event(server, &node, &next.rows, os_user, *what).await;
         }
-        again |= next.rows.iter().any(|row| row.state == State::Active && row.missing == 1);
+        again |= next.rows.iter().any(|row| is_due(row, now));
         needed.extend(
             next.rows.iter().filter(|row| !matches!(row.state, State::Removed(_))).map(|row| row.os_user.clone()),
         );
@@ -89,6 +89,15 @@ async fn plan_all(server: &Arc<Server>) -> anyhow::Result<(Vec<(Node, Vec<Row>)>
     lock(&server.accounts.explicit).retain(|principal| !explicit.contains(principal));
     end_sessions_of_who_left(server, &view, &planned).await;
     Ok((planned, again))
+}
+
+/// Tells whether a second look decides about an account: it is missing for the first time, or its grace is over already.
+fn is_due(row: &Row, now: Timestamp) -> bool {
+    match row.state {
+        State::Active => row.missing == 1,
+        State::Locked(since) => now.since(since).as_secs() >= row.rights.grace_secs,
+        State::Removed(_) => false,
+    }
 }
 
 /// Returns the synchronised accounts that rules give on a node; who can have none is an alert and stops nobody (L12).

@@ -25,6 +25,16 @@ FORWARD = "AWS-StartPortForwardingSession"
 LINK, AWS, CONFORMING = "plugin, link", "plugin, AWS's protocol", "conforming client"
 
 
+def python_with_boto3():
+    """Finds a Python with boto3: the one that the tests use, or this one."""
+    target = os.environ.get("CARGO_TARGET_DIR", str(PROGRAMS.parents[3] / "target"))
+    for python in (os.environ.get("MUNJIGI_TEST_VENV", f"{target}/venv") + "/bin/python", sys.executable):
+        with contextlib.suppress(FileNotFoundError):
+            if not subprocess.run([python, "-c", "import boto3"], capture_output=True).returncode:
+                return python
+    return None
+
+
 class Ways:
     """The three clients of one server."""
 
@@ -33,17 +43,8 @@ class Ways:
         self.plugin = munjigi.directory / "session-manager-plugin"
         if not self.plugin.is_symlink():
             self.plugin.symlink_to(munjigi.binary)
-        self.python = self._python()
+        self.python = python_with_boto3()
         self.sessions = 0
-
-    def _python(self):
-        """Finds a Python with boto3: the one that the tests use, or this one."""
-        target = os.environ.get("CARGO_TARGET_DIR", str(PROGRAMS.parents[3] / "target"))
-        for python in (os.environ.get("MUNJIGI_TEST_VENV", f"{target}/venv") + "/bin/python", sys.executable):
-            with contextlib.suppress(FileNotFoundError):
-                if not subprocess.run([python, "-c", "import boto3"], capture_output=True).returncode:
-                    return python
-        return None
 
     def names(self):
         return [LINK, AWS] + ([CONFORMING] if self.python else [])

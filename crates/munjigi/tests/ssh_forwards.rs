@@ -395,6 +395,10 @@ fn the_way_through_to_a_nodes_own_sshd_is_audited_and_needs_its_own_right() {
     let closed = wait_for("the end of the connection in the trail", || events(&server, "CloseConnection").pop());
     let details = &closed["additionalEventData"];
     assert!(details["bytesOut"].as_u64().unwrap() > 100_000 && details["sha256Out"].is_string(), "{closed}");
+    // The same over our own link.
+    let own = sshd.path("own");
+    let ran = ssh.ssh(&["-l", &user(), "-i", own.to_str().unwrap(), "web-1.passthrough.munjigi", "echo sealed too"]);
+    assert_eq!(ran.success(), "sealed too\n");
     let ran = pass("frank");
     assert!(ran.code == Some(255) && ran.err.contains("munjigi:OpenSshPassthrough"), "{ran:?}");
 }

@@ -149,9 +149,6 @@ pub struct ForwardWish {
     /// What the client is: a word of `[a-z]` with at most 16 letters, such as `forward`, `copy` or `db`; shown, not judged.
     #[prost(string, tag = "4")]
     pub purpose: String,
-    /// Whether it is for logging in to the node's own SSH server, `:22`, which is then the only endpoint.
-    #[prost(bool, tag = "5")]
-    pub passthrough: bool,
 }
 
 /// What a connection of a forward session goes to; [`crate::endpoint::Endpoint`] says what it may be.

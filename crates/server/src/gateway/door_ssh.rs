@@ -10,6 +10,8 @@ mod cut;
 pub(crate) mod files;
 pub(crate) mod forwards;
 mod handler;
+#[cfg(test)]
+mod hostile;
 mod inbox;
 pub(crate) mod prompt;
 mod settings;
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use munjigi_core::ssh::login_name::LoginName;
 use russh::Disconnect;
-use russh::server::Handle;
+use russh::server::{Config, Handle};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
@@ -96,6 +98,8 @@ pub(crate) struct Conn {
     pub(crate) handle: Handle,
     /// Cancelled when the connection is over.
     pub(crate) ended: CancellationToken,
+    /// Whether another login may be inside it (`ssh -J`): it came from outside, and is inside none itself.
+    pub(crate) may_jump: bool,
     /// What forwards of this connection share.
     pub(crate) forwards: forwards::Forwards,
     caller: Caller,
@@ -162,6 +166,16 @@ pub(crate) async fn serve<S>(server: &Arc<Server>, stream: S, origin: Origin)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    match settings::of(server, &origin.road) {
+        Ok(settings) => serve_with(server, stream, origin, settings).await,
+        Err(error) => tracing::error!(error = format!("{error:#}"), "the SSH door has no host key to show"),
+    }
+}
+
+async fn serve_with<S>(server: &Arc<Server>, stream: S, origin: Origin, settings: Arc<Config>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let began = Instant::now();
     let cut = CancellationToken::new();
     // Whatever happens to this task, russh's ends too.
@@ -169,10 +183,6 @@ where
     let (stage, mut stages) = watch::channel(Stage::Exchanging);
     let login = Arc::new(Mutex::new(Login::default()));
     let peer = origin.peer;
-    let settings = match settings::of(server, &origin.road) {
-        Ok(settings) => settings,
-        Err(error) => return tracing::error!(error = format!("{error:#}"), "the SSH door has no host key to show"),
-    };
     let door = Door::new(server.clone(), origin, stage, login.clone(), cut.child_token());
     let stream = Cut::new(stream, cut.clone(), stages.clone());
     let greeted = tokio::time::timeout(VERSION_LIMIT, russh::server::run_stream(settings, stream, door));

@@ -48,7 +48,7 @@ pub(super) async fn start(
         target: wish.target,
         endpoints,
         dynamic: forward.dynamic,
-        passthrough: forward.passthrough,
+        passthrough: false,
         os_user: given(forward.os_user),
         reason: given(wish.reason),
         purpose: forward.purpose,

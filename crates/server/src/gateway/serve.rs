@@ -22,6 +22,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::door_ssh::forwards::{PASSTHROUGH, PassedThrough};
 use super::hub::Order;
 use super::incoming::Client;
 use super::lanes::LaneOwner;
@@ -297,6 +298,9 @@ async fn ssh(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, strea
         let message = "a node's name, id or tag has 1 to 400 characters";
         return refuse(stream, "ValidationException", message.to_owned(), "", request);
     }
+    if let Some(node) = wish.node.strip_suffix(PASSTHROUGH) {
+        return pass_through(server, caller, request, stream, node).await;
+    }
     let believed = server.ssh_authority.host();
     // Each is one of ours, and can be written.
     let keys = believed.believed(clock::now()).filter_map(|key| key.public().to_openssh().ok());
@@ -306,6 +310,16 @@ async fn ssh(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, strea
     // The link's own port says nothing about this connection.
     let origin = door_ssh::Origin { peer: SocketAddr::new(request.source_ip, 0), pass: None, road };
     door_ssh::serve(server, client, origin).await;
+}
+
+/// Carries an SSH connection of the caller's to the node's own sshd, unread.
+async fn pass_through(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, stream: FrameStream, node: &str) {
+    let through = match PassedThrough::open(server, caller, request, node).await {
+        Ok(through) => through,
+        Err(refusal) => return refuse(stream, refusal.code(), refusal.to_string(), "", request),
+    };
+    let client = accept(server, caller.principal(), stream, Accepted::default()).await;
+    through.carry(server, client).await;
 }
 
 /// Answers that the connection stands; returns the client's end of it.

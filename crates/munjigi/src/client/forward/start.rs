@@ -33,7 +33,6 @@ impl ForwardStart {
                 dynamic: self.dynamic,
                 os_user: self.os_user.clone(),
                 purpose: self.purpose.to_owned(),
-                passthrough: false,
             }),
             ..OpenSession::default()
         })

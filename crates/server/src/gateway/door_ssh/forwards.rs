@@ -8,6 +8,7 @@
 mod agent;
 mod goal;
 mod local;
+mod passthrough;
 mod refusal;
 mod remote;
 mod sessions;
@@ -19,7 +20,9 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use agent::OfferedAgent;
+pub(crate) use goal::PASSTHROUGH;
 pub(crate) use local::{open_tcp, open_unix};
+pub(crate) use passthrough::PassedThrough;
 pub(crate) use refusal::Refusal;
 pub(crate) use remote::{Place, Returning, cancel, listen_tcp, listen_unix};
 
@@ -30,7 +33,7 @@ use super::inbox::Inboxes;
 /// What the forwards of one connection share.
 #[derive(Default)]
 pub(crate) struct Forwards {
-    /// What the client has sent on bulk channels.
+    /// What the client has sent on its channels.
     pub(crate) inboxes: Arc<Inboxes>,
     sessions: Sessions,
     /// Where nodes listen for this connection, as the client named it; cancelling one ends it.

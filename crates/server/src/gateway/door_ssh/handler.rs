@@ -114,6 +114,7 @@ impl Door {
             peer: self.peer,
             handle: session.handle(),
             ended: self.ended.clone(),
+            may_jump: matches!(self.road, Road::Port),
             forwards: forwards::Forwards::default(),
             caller,
             request: describe(&self.server, self.peer, session.remote_sshid()),
@@ -295,7 +296,7 @@ impl Handler for Door {
     ) -> Result<(), Error> {
         // Channels of ours carry connections: their windows follow who reads them.
         if let Some(conn) = &self.conn {
-            conn.forwards.inboxes.confirmed(id, session.config().window_size);
+            conn.forwards.inboxes.confirmed(id);
             session.manage_window(id);
         }
         Ok(())

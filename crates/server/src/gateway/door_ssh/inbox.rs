@@ -40,20 +40,19 @@ impl Default for Inboxes {
 }
 
 impl Inboxes {
-    /// Opens the inbox of a channel; what comes for it is kept from now on. The channel begins with [`FIRST_WINDOW`],
-    /// unless [`Inboxes::confirmed`] said otherwise.
+    /// Opens the inbox of a channel; what comes for it is kept from now on. The channel begins with [`FIRST_WINDOW`].
     pub(super) fn open(self: &Arc<Self>, id: ChannelId, handle: Handle) -> Inbox {
-        Inbox { id, handle, shared: self.shared(id, FIRST_WINDOW), all: self.clone() }
+        Inbox { id, handle, shared: self.shared(id), all: self.clone() }
     }
 
-    /// Takes note that the client has confirmed a channel of ours, which begins with this window.
-    pub(crate) fn confirmed(&self, id: ChannelId, window: u32) {
-        self.shared(id, window);
+    /// Takes note that the client has confirmed a channel of ours.
+    pub(crate) fn confirmed(&self, id: ChannelId) {
+        self.shared(id);
     }
 
-    fn shared(&self, id: ChannelId, window: u32) -> Arc<Shared> {
+    fn shared(&self, id: ChannelId) -> Arc<Shared> {
         let shared = || {
-            let state = State { window, ..State::default() };
+            let state = State { window: FIRST_WINDOW, ..State::default() };
             Arc::new(Shared { state: Mutex::new(state), common: self.common.clone() })
         };
         lock(&self.open).entry(id).or_insert_with(shared).clone()

@@ -11,6 +11,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
+use super::inbox::FIRST_WINDOW;
 use super::{HOST_SUFFIX, Road};
 use crate::{Server, clock};
 
@@ -20,11 +21,9 @@ const BANNER: &str = concat!("SSH-2.0-Munjigi_", env!("CARGO_PKG_VERSION"));
 const REJECTION_TIME: Duration = Duration::from_millis(100);
 /// Logins that may be refused on one connection, the probe for methods among them; sshd's `MaxAuthTries` and one.
 const MAX_REFUSALS: usize = 7;
-/// What a client may send on a channel before it hears more. OpenSSH's own is the same.
-const WINDOW: u32 = 2 * 1024 * 1024;
 /// Largest data packet, bytes.
 const PACKET: u32 = 32 * 1024;
-/// Messages that wait for a channel's task: with packets of the largest size 1 MiB (T-95). When they are full the
+/// Requests that wait for a channel's task, sizes of its terminal above all; data waits in inboxes. When they are full the
 /// connection is not read.
 const CHANNEL_MESSAGES: usize = 32;
 /// Messages towards the client that wait for a connection's task, each of at most a packet's size.
@@ -69,7 +68,7 @@ pub(super) fn of(server: &Server, road: &Road) -> anyhow::Result<Arc<Config>> {
         keys: vec![host.key.clone()],
         certificates: vec![host.certificate.clone()],
         limits: Limits::new(REKEY_BYTES, REKEY_BYTES, REKEY_TIME),
-        window_size: WINDOW,
+        window_size: FIRST_WINDOW,
         maximum_packet_size: PACKET,
         channel_buffer_size: CHANNEL_MESSAGES,
         event_buffer_size: CONNECTION_MESSAGES,

@@ -12,7 +12,7 @@ use crate::store::StoredTarget;
 use crate::{Server, targets};
 
 /// Ends the name of a node whose own sshd is meant.
-const PASSTHROUGH: &str = ".passthrough";
+pub(crate) const PASSTHROUGH: &str = ".passthrough";
 /// Ends names of nodes in the `ssh_config` that `munjigi ssh-config` writes.
 const DOMAIN: &str = ".munjigi";
 /// Where SSH servers listen.

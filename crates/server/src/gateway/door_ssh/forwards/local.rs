@@ -28,7 +28,8 @@ pub(crate) async fn open_tcp(
     };
     match goal {
         Ok(Goal::Forward(aim, endpoint)) => connect(&conn, channel, &aim, endpoint, reply).await,
-        Ok(Goal::Inner(node)) => inner(&conn, channel, node, reply).await,
+        Ok(Goal::Inner(node)) if conn.may_jump => inner(&conn, channel, node, reply).await,
+        Ok(Goal::Inner(_)) => reply.reject(Refusal::prohibited("there is no jump inside a jump").failure()).await,
         Err(refusal) => reply.reject(refusal.failure()).await,
     }
 }

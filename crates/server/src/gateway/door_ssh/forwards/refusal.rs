@@ -42,6 +42,11 @@ impl Refusal {
         Self { code: "TooManyConnections".to_owned(), message: message.into() }
     }
 
+    /// Returns the word for programs.
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
     /// Returns it as the answer to a channel that the client wished to open.
     pub(super) fn failure(&self) -> ChannelOpenFailure {
         let code = match self.code.as_str() {

@@ -11,11 +11,13 @@ use tokio::sync::OnceCell;
 use super::Refusal;
 use crate::api::munjigi::OpenForward;
 use crate::api::munjigi::open_forward::OpenForwardInput;
+use crate::door::{self, RequestMeta};
 use crate::gateway::door_ssh::Conn;
 use crate::gateway::launch::launch_ports;
 use crate::gateway::peer::FrameStream;
 use crate::gateway::ports::PortSession;
-use crate::{door, lock};
+use crate::identity::Caller;
+use crate::{Server, lock};
 
 /// What the sessions are for, as people see it.
 const PURPOSE: &str = "ssh";
@@ -34,7 +36,8 @@ pub(super) enum Aim {
 }
 
 impl Aim {
-    fn input(&self, os_user: Option<String>) -> OpenForwardInput {
+    /// Returns what is asked of the operation.
+    pub(super) fn input(&self, os_user: Option<String>) -> OpenForwardInput {
         let (target, endpoints) = match self {
             Self::Node(node) => (node, Vec::new()),
             Self::Target(target) => (target, Vec::new()),
@@ -65,7 +68,7 @@ impl Sessions {
     /// Returns a session that takes connections. Who wants the same at the same time gets the same.
     pub(super) async fn get(&self, conn: &Arc<Conn>, aim: &Aim) -> Result<PortSession, Refusal> {
         let slot = self.slot(aim)?;
-        slot.get_or_try_init(|| begin(conn, aim)).await.cloned()
+        slot.get_or_try_init(|| begin_kept(conn, aim)).await.cloned()
     }
 
     fn slot(&self, aim: &Aim) -> Result<Slot, Refusal> {
@@ -89,16 +92,25 @@ impl Sessions {
     }
 }
 
-async fn begin(conn: &Arc<Conn>, aim: &Aim) -> Result<PortSession, Refusal> {
-    let server = &conn.server;
+async fn begin_kept(conn: &Arc<Conn>, aim: &Aim) -> Result<PortSession, Refusal> {
     let caller = conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))?;
     let input = aim.input(conn.login.os_user.clone());
-    let output = door::call::<OpenForward>(server, &caller, input, conn.request()).await?;
+    let (session, control) = begin(&conn.server, &caller, conn.request(), input).await?;
+    conn.server.tasks.spawn(keep(conn.clone(), session.clone(), control));
+    Ok(session)
+}
+
+/// Begins a session: the operation of every door. With it comes the stream on which its end is told.
+pub(super) async fn begin(
+    server: &Arc<Server>,
+    caller: &Caller,
+    request: RequestMeta,
+    input: OpenForwardInput,
+) -> Result<(PortSession, FrameStream), Refusal> {
+    let output = door::call::<OpenForward>(server, caller, input, request).await?;
     let prepared = server.gateway.take_prepared(&output.session_id);
     let prepared = prepared.ok_or_else(|| Refusal::unavailable("the session was lost before it started"))?;
-    let (session, control) = launch_ports(server, prepared).await.map_err(Refusal::unavailable)?;
-    server.tasks.spawn(keep(conn.clone(), session.clone(), control));
-    Ok(session)
+    launch_ports(server, prepared).await.map_err(Refusal::unavailable)
 }
 
 /// Is the session's client until it ends, or the connection does.

@@ -268,35 +268,40 @@ def many(bench, door):
 
 
 def idle(bench):
-    """What an idle login costs the server: each with a connection of its own, and all over one."""
-    count = bench.many
-    server = gate(bench, "ssh-idle")
-    door = Door(server, bench.directory / "ssh-idle-door")
+    """What an idle login costs the server: each with a connection of its own, and all over one. Each has a server of its
+    own, as memory that was used once is used again."""
     goals = []
-    try:
-        for what, name in (("a connection each", DOOR), ("over one connection", DOOR_MUX)):
+    for what, name in (("a connection each", DOOR), ("over one connection", DOOR_MUX)):
+        server = gate(bench, f"ssh-idle-{name}")
+        door = Door(server, bench.directory / f"ssh-idle-{name}-door")
+        try:
             if name == DOOR_MUX:
                 door.start_master()
-            sessions.run_once(door.command(name, "true"), door.environment)
-            time.sleep(2)
-            before = processes.resident([server.server.pid], "Rss")
-            clients = hold(door, name, count)
-            time.sleep(3)
-            memory = (processes.resident([server.server.pid], "Rss") - before) / count
-            cpu, begun = processes.cpu_seconds(server.server.pid), time.monotonic()
-            time.sleep(10)
-            cpu = (processes.cpu_seconds(server.server.pid) - cpu) / (time.monotonic() - begun) / count * 1e3
-            for client in clients:
-                client.stdin.close()
-            for client in clients:
-                client.wait(60)
-                client.stdout.close()
-            goals += [Goal("ssh", f"server memory per idle login, {what}, {count} of them", memory, "KiB"),
-                      Goal("ssh", f"server CPU per idle login and second, {what}", cpu, "ms")]
-    finally:
-        door.stop()
-        server.stop()
+            goals += idle_logins(door, name, what, bench.many)
+        finally:
+            door.stop()
+            server.stop()
     return [], goals
+
+
+def idle_logins(door, name, what, count):
+    server = door.munjigi.server.pid
+    sessions.run_once(door.command(name, "true"), door.environment)
+    time.sleep(2)
+    before = processes.resident([server], "Rss")
+    clients = hold(door, name, count)
+    time.sleep(3)
+    memory = (processes.resident([server], "Rss") - before) / count
+    cpu, begun = processes.cpu_seconds(server), time.monotonic()
+    time.sleep(10)
+    cpu = (processes.cpu_seconds(server) - cpu) / (time.monotonic() - begun) / count * 1e3
+    for client in clients:
+        client.stdin.close()
+    for client in clients:
+        client.wait(60)
+        client.stdout.close()
+    return [Goal("ssh", f"server memory per idle login, {what}, {count} of them", memory, "KiB"),
+            Goal("ssh", f"server CPU per idle login and second, {what}", cpu, "ms")]
 
 
 def hold(door, name, count):

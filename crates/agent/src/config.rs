@@ -42,6 +42,9 @@ pub(crate) struct Config {
     /// Where the node's sshd writes its logins: `auto` (the journal, else the auth log), `off`, or the path of a log;
     /// default `auto`. Only root reads the journal and the system's log.
     pub(crate) sshd_log: SshdLog,
+    /// The public host key of the node's sshd, which the server certifies; default
+    /// `/etc/ssh/ssh_host_ed25519_key.pub`. An absolute path.
+    pub(crate) ssh_host_key: PathBuf,
     /// Whether port sessions may be served at all; default true.
     pub(crate) forwarding: bool,
     /// Whether the server may make, change, lock and remove people's accounts on this node (`docs/accounts.md`); only
@@ -65,6 +68,7 @@ impl Default for Config {
             login_records: true,
             keys_socket: None,
             sshd_log: SshdLog::Auto,
+            ssh_host_key: PathBuf::from("/etc/ssh/ssh_host_ed25519_key.pub"),
             forwarding: true,
             manage_accounts: false,
             adopt_group: None,
@@ -156,6 +160,9 @@ fn parse(text: &str) -> anyhow::Result<Config> {
         }
     }
     let usable = |path: &PathBuf| path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH;
+    if !config.ssh_host_key.is_absolute() {
+        bail!("`ssh_host_key` must be an absolute path");
+    }
     if config.keys_socket.as_ref().is_some_and(|path| !usable(path)) {
         bail!("`keys_socket` must be an absolute path of at most {MAX_SOCKET_PATH} bytes");
     }
@@ -215,6 +222,7 @@ mod tests {
             ("allowed_users = ['Alice']", "Alice"),
             ("link_user = 3", "link_user"),
             ("keys_socket = 'keys.sock'", "keys_socket"),
+            ("ssh_host_key = 'key.pub'", "ssh_host_key"),
             ("sshd_log = 'log'", "sshd_log"),
             ("link_user = 'a'\nlink_user = 'b'", "duplicate"),
             ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),

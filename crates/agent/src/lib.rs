@@ -45,6 +45,27 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
 }
 
+/// The files in which an agent says whom the node's sshd may believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshFiles {
+    /// Public keys of the authorities for people: sshd's `TrustedUserCAKeys`.
+    pub user_authorities: std::path::PathBuf,
+    /// What they revoked: sshd's `RevokedKeys`.
+    pub revoked: std::path::PathBuf,
+    /// Certificate for the host key: sshd's `HostCertificate`. Missing while the server knows no host key.
+    pub host_certificate: std::path::PathBuf,
+}
+
+/// Returns where the agent of a data directory writes whom sshd may believe.
+pub fn ssh_files(data_dir: &Path) -> SshFiles {
+    let directory = data_dir.join(spawn_half::SSH_DIRECTORY);
+    SshFiles {
+        user_authorities: directory.join(spawn_half::USER_AUTHORITIES),
+        revoked: directory.join(spawn_half::REVOKED),
+        host_certificate: directory.join(spawn_half::HOST_CERTIFICATE),
+    }
+}
+
 /// Returns where the node's agent answers sshd's helper: from its data directory's identity and configuration.
 pub fn keys_socket(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let data = identity::DataDir::new(data_dir);

@@ -318,6 +318,11 @@ impl GrantJudge {
         }
     }
 
+    /// Returns the keys that are believed.
+    pub fn trusted(&self) -> &TrustBundle {
+        &self.trust
+    }
+
     /// Verifies a signed grant and marks it as used; only then may anything be started.
     pub fn admit(&mut self, signed: &[u8], now: Timestamp) -> Result<Grant, GrantError> {
         let mut fields = FieldReader::new(signed, b"")?;

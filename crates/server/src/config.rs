@@ -41,7 +41,7 @@ pub struct Config {
     pub nodes: NodeSettings,
     /// EC2 Instance Connect.
     pub instance_connect: InstanceConnect,
-    /// The SSH door.
+    /// SSH: the door, and certificates.
     pub ssh: SshSettings,
     /// How much the server takes on.
     pub limits: Limits,
@@ -58,6 +58,21 @@ pub struct InstanceConnect {
     pub tunnel_ports: Vec<u16>,
     /// Whether one login uses the key up. AWS lets a key in as often as one likes within its minute.
     pub single_use: bool,
+}
+
+/// What holds for SSH.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshSettings {
+    /// `HOST:PORT` of a listener where SSH is all that is spoken, for example `0.0.0.0:22`; port 0 picks one.
+    pub listen: Option<String>,
+    /// How long a certificate is good that was asked for without a time; 1 to 168 hours, at most
+    /// [`SshSettings::max_certificate_life`].
+    #[serde(rename = "certificate_hours", deserialize_with = "hours::<_, 1, 168>")]
+    pub certificate_life: Duration,
+    /// The longest that a certificate may be good for; 1 to 168 hours. Policies can allow less.
+    #[serde(rename = "max_certificate_hours", deserialize_with = "hours::<_, 1, 168>")]
+    pub max_certificate_life: Duration,
 }
 
 /// What holds for sessions whose document says nothing else.
@@ -97,14 +112,6 @@ impl Default for NodeSettings {
     fn default() -> Self {
         Self { aws_agents: true }
     }
-}
-
-/// The SSH door, which the server's own port has in any case.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SshSettings {
-    /// `HOST:PORT` of a listener where SSH is all that is spoken, for example `0.0.0.0:22`; port 0 picks one.
-    pub listen: Option<String>,
 }
 
 /// How much the server takes on.
@@ -147,6 +154,16 @@ impl Default for Config {
 impl Default for InstanceConnect {
     fn default() -> Self {
         Self { key_life: Duration::from_secs(60), tunnel_ports: vec![22, 3389], single_use: true }
+    }
+}
+
+impl Default for SshSettings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            certificate_life: Duration::from_secs(8 * 3600),
+            max_certificate_life: Duration::from_secs(24 * 3600),
+        }
     }
 }
 
@@ -244,6 +261,9 @@ impl Config {
             let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
             return Err(wrong(&format!("`names` holds {shown:?}, which is no host name or address")));
         }
+        if config.ssh.certificate_life > config.ssh.max_certificate_life {
+            return Err(wrong("`certificate_hours` is more than `max_certificate_hours`"));
+        }
         Ok(config)
     }
 }
@@ -271,6 +291,10 @@ fn seconds<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
     number::<D, LEAST, MOST>(deserializer).map(|value| Duration::from_secs(value as u64))
+}
+
+fn hours<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(deserializer: D) -> Result<Duration, D::Error> {
+    number::<D, LEAST, MOST>(deserializer).map(|value| Duration::from_secs(value as u64 * 3600))
 }
 
 fn some_seconds<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
@@ -330,6 +354,8 @@ mod tests {
             ("[limits]\nrequests = \"many\"", "line 2", "invalid type"),
             ("trusted_proxies = [\"10.0.0.0/99\"]", "line 1", "no network"),
             ("names = [\"a b\"]", "", "no host name"),
+            ("[ssh]\nmax_certificate_hours = 4", "", "more than `max_certificate_hours`"),
+            ("[ssh]\nmax_certificate_hours = 169", "line 2", "between 1 and 168"),
             ("names = [", "line 1", ""),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();

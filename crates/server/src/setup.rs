@@ -38,7 +38,7 @@ use crate::sessions::Book;
 use crate::ssh_authority::SshAuthority;
 use crate::store::Store;
 use crate::tls::{self, Tls};
-use crate::{Server, accounts, clock, forwarding, revoke, sessions, witness};
+use crate::{Server, accounts, clock, forwarding, revoke, sessions, ssh_authority, witness};
 
 /// Where the server listens when nothing says otherwise: this machine only, on a port that is picked once.
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
@@ -156,6 +156,7 @@ impl Server {
         }
         server.tasks.spawn(revoke::watch(server.clone()));
         server.tasks.spawn(accounts::watch(server.clone()));
+        server.tasks.spawn(ssh_authority::watch::watch(server.clone()));
         Ok(Running::new(server, (listener, ssh_listener), tls, endpoint, lock, witness))
     }
 }

@@ -2,21 +2,30 @@
 //! hosts, so that nobody is asked about host keys. Their private keys are in this room only (T-36).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use munjigi_core::secret::Secret;
+use munjigi_core::ssh::Fingerprint;
+use munjigi_core::ssh::krl::Revocations;
 use munjigi_core::time::Timestamp;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::Ed25519Keypair;
+use tokio::sync::watch as watch_channel;
 
+use crate::config::Config;
 use crate::random;
-use crate::store::Store;
+use crate::store::{Revocation, RevokedSsh, Store};
 
 mod host;
+mod issue;
 mod keyring;
+pub(crate) mod watch;
 
 pub use host::HostKey;
+pub use issue::{NewCertificate, SignedCertificate};
 pub use keyring::{AuthorityKey, Keyring, RotateError, Stage, fingerprint};
 
 /// Sealed setting with the keys of the authority for people.
@@ -26,12 +35,46 @@ const HOST_KEYS: &str = "ssh-host-authority";
 /// Sealed setting with the seed of the door's own host key.
 const DOOR_KEY: &str = "ssh-host-key";
 
+/// Longer than the longest life of a certificate by as much as clocks may differ.
+const OVERLAP_SLACK: Duration = Duration::from_secs(3600);
+
+/// Returns the longest that a certificate of ours can be good for, with what is allowed for clocks.
+pub(crate) fn longest_life(config: &Config) -> Duration {
+    config.ssh.max_certificate_life + Duration::from_secs(2 * issue::CLOCK_SLACK_SECONDS)
+}
+
+/// One of the two authorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityKind {
+    /// The one that vouches for people.
+    User,
+    /// The one that vouches for hosts.
+    Host,
+}
+
+/// Why an authority was not rotated.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// Its keys say no.
+    #[error(transparent)]
+    Refused(#[from] RotateError),
+    /// The new keys were not stored; the old ones hold.
+    #[error("the authority's new keys could not be stored: {0}")]
+    Failed(#[from] crate::store::StoreError),
+}
+
 /// The authorities of a deployment.
 pub struct SshAuthority {
     user: ArcSwap<Keyring>,
     host: ArcSwap<Keyring>,
     door: PrivateKey,
     door_certificates: host::HostCertificates,
+    /// Held while keys are replaced, so that no rotation undoes another.
+    rotating: tokio::sync::Mutex<()>,
+    /// Tells after each rotation; received by whoever tells nodes.
+    changed: watch_channel::Sender<()>,
+    /// Version of the last document for a node.
+    version: AtomicU64,
 }
 
 impl SshAuthority {
@@ -53,6 +96,9 @@ impl SshAuthority {
             host: ArcSwap::from_pointee(host),
             door: PrivateKey::from(Ed25519Keypair::from_seed(seed)),
             door_certificates: host::HostCertificates::default(),
+            rotating: tokio::sync::Mutex::new(()),
+            changed: watch_channel::Sender::new(()),
+            version: AtomicU64::new(0),
         })
     }
 
@@ -71,6 +117,70 @@ impl SshAuthority {
     /// The caller vouches for the names; an empty list is an error (T-22).
     pub fn host_key(&self, names: &[String], now: Timestamp) -> anyhow::Result<Arc<HostKey>> {
         self.door_certificates.get(&self.host(), &self.door, names, now)
+    }
+
+    /// Signs a certificate for a person. The caller has decided that the person may have it, and remembers it.
+    pub fn issue(&self, new: &NewCertificate<'_>) -> anyhow::Result<SignedCertificate> {
+        issue::sign(&self.user(), new)
+    }
+
+    /// Returns the fingerprints of the authorities for people that are believed now.
+    pub fn believed(&self, now: Timestamp) -> Vec<Fingerprint> {
+        self.user().believed(now).map(AuthorityKey::fingerprint).collect()
+    }
+
+    /// Returns what is revoked, for each authority for people that is believed now.
+    pub fn revocations(&self, revoked: &RevokedSsh, now: Timestamp) -> Revocations {
+        let mut all = Revocations::default();
+        let user = self.user();
+        let authorities: Vec<_> = user.believed(now).filter_map(|key| key.public().to_bytes().ok()).collect();
+        for entry in &revoked.entries {
+            match entry {
+                Revocation::Serial(serial) => {
+                    authorities.iter().for_each(|authority| all.revoke_serial(authority, *serial));
+                }
+                Revocation::KeyId(id) => authorities.iter().for_each(|authority| all.revoke_key_id(authority, id)),
+                Revocation::Key(key) => all.revoke_key(*key),
+            }
+        }
+        all
+    }
+
+    /// Returns the version of the next document for a node: the time in microseconds, and higher than every one before.
+    fn next_version(&self, now: Timestamp) -> u64 {
+        let now = u64::try_from(now.0).unwrap_or(0);
+        let higher = |last: u64| Some(now.max(last.saturating_add(1)));
+        match self.version.fetch_update(Ordering::SeqCst, Ordering::SeqCst, higher) {
+            Ok(last) | Err(last) => now.max(last.saturating_add(1)),
+        }
+    }
+
+    /// Has an authority sign with its next key from now on. What the former key signed is honoured until it ends:
+    /// `life` is the longest that it signed for. Without `honour` former keys are believed no more from this moment.
+    pub async fn rotate(
+        &self,
+        store: &Store,
+        kind: AuthorityKind,
+        life: Duration,
+        honour: bool,
+        now: Timestamp,
+    ) -> Result<(), RotationError> {
+        let (place, name) = match kind {
+            AuthorityKind::User => (&self.user, USER_KEYS),
+            AuthorityKind::Host => (&self.host, HOST_KEYS),
+        };
+        let life = if kind == AuthorityKind::Host { host::HOST_LIFE } else { life };
+        let overlap = if honour { life + OVERLAP_SLACK } else { Duration::ZERO };
+        let seed = Secret::new(random::bytes::<32>());
+        let _rotating = self.rotating.lock().await;
+        let rotated = place.load().rotated(seed.expose(), now, overlap)?;
+        store.set_secret_setting(name, rotated.to_bytes().expose()).await?;
+        place.store(Arc::new(rotated));
+        self.changed.send_replace(());
+        if kind == AuthorityKind::Host {
+            self.door_certificates.clear();
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! A node speaks for itself alone (T-32) and may lie; what it reports is checked in form and bounded, and decides
 //! nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use munjigi_core::id::NodeId;
@@ -13,8 +13,9 @@ use munjigi_core::time::Timestamp;
 use munjigi_core::wire::message::{Logins, MAX_LOGINS, SshLogin};
 use serde_json::{Value, json};
 
+use crate::door::failures;
 use crate::service_event::service_event;
-use crate::store::PushedKey;
+use crate::store::{IssuedCertificate, PushedKey};
 use crate::{Server, clock};
 
 /// How far the clocks of node and server may be apart for a login to be tied to a push.
@@ -70,7 +71,10 @@ async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unr
     let now = clock::now();
     // A clock that runs ahead must not tie a login to a later push.
     let at = Timestamp(login.read_micros.min(now.0));
-    let pushed = if login.fingerprint.is_empty() || !login.authority.is_empty() {
+    if !login.authority.is_empty() {
+        return certificate(server, node, login, at).await;
+    }
+    let pushed = if login.fingerprint.is_empty() {
         None
     } else {
         let found = server.store.pushed_key(node, &login.os_user, &login.fingerprint, at, CLOCK_SLACK).await;
@@ -79,13 +83,13 @@ async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unr
             Unreported::Later
         })?
     };
-    let details = details(node, login, at, pushed.as_ref());
+    let details = details(node, login, at, pushed.as_ref().map(|push| ("allowedBy", pushed_by(push))));
     match pushed {
         Some(_) => store(server, "SshLogin", details, None).await,
         None => {
             let (user, from) = (&login.os_user, &login.address);
             tracing::warn!(%node, user, from, method = login.method, "an SSH login that nothing here allowed");
-            let how = if login.authority.is_empty() { login.method.as_str() } else { "certificate" };
+            let how = &login.method;
             let message = format!(
                 "sshd on {node} let `{user}` in from {from} by {how}, and no push of this server allowed it; look for \
                  keys in authorized_keys files, passwords and other authorities on the node"
@@ -95,7 +99,92 @@ async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unr
     }
 }
 
-fn details(node: &NodeId, login: &SshLogin, at: Timestamp, pushed: Option<&PushedKey>) -> Value {
+/// Writes a login by certificate into the trail, let in or refused, with what this server knows of the certificate.
+async fn certificate(server: &Server, node: &NodeId, login: &SshLogin, at: Timestamp) -> Result<(), Unreported> {
+    let found = server.store.certificate(login.serial).await.map_err(|error| {
+        tracing::error!(%node, %error, "the certificate behind a login could not be looked up");
+        Unreported::Later
+    })?;
+    let issued = found.filter(|issued| {
+        issued.authority.to_string() == login.authority && issued.fingerprint.to_string() == login.fingerprint
+    });
+    let (user, from, serial) = (&login.os_user, &login.address, login.serial);
+    let why = not_good(server, issued.as_ref(), login, at);
+    let known_as = if login.refused || why.is_some() { "certificate" } else { "allowedBy" };
+    let details = details(node, login, at, issued.as_ref().map(|issued| (known_as, certified_by(issued))));
+    if login.refused {
+        let (code, why) = why.unwrap_or(("CertificateRefused", "the node's own settings refuse it".to_owned()));
+        let message = format!("sshd on {node} refused `{user}` from {from} with certificate {serial}: {why}");
+        let event = service_event(server, "SshLoginRefused", details, Some((code, message)));
+        // Anybody can be refused as often as they like: of a flood the first of each kind, and the number of the rest.
+        failures::record(server, login.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), event).await;
+        return Ok(());
+    }
+    match why {
+        None => store(server, "SshLogin", details, None).await,
+        Some((_, why)) => {
+            tracing::warn!(%node, user, from, serial, why, "an SSH login that nothing here allowed");
+            let message = format!(
+                "sshd on {node} let `{user}` in from {from} with certificate {serial}, but {why}; look for other \
+                 authorities on the node, and whether it has the newest list of revoked ones"
+            );
+            store(server, "SshLogin", details, Some(("UnexplainedSshLogin", message))).await
+        }
+    }
+}
+
+/// Returns why a certificate is not good for a login, if so, by what this server issued and revoked.
+fn not_good(
+    server: &Server,
+    issued: Option<&IssuedCertificate>,
+    login: &SshLogin,
+    at: Timestamp,
+) -> Option<(&'static str, String)> {
+    let Some(issued) = issued else {
+        let believed = server.ssh_authority.believed(clock::now());
+        return Some(match believed.iter().any(|authority| authority.to_string() == login.authority) {
+            true => ("CertificateUnknown", "this server has no record of it".to_owned()),
+            false => ("CertificateAuthorityUnknown", format!("{} is no authority of ours", login.authority)),
+        });
+    };
+    let revoked = issued.revoked.as_ref().filter(|revoked| revoked.at.plus(CLOCK_SLACK) < at || login.refused);
+    let address = login.address.parse::<IpAddr>().ok();
+    if let Some(revoked) = revoked {
+        Some(("CertificateRevoked", format!("it was revoked at {}: {}", revoked.at, revoked.reason)))
+    } else if issued.expires.plus(if login.refused { Duration::ZERO } else { CLOCK_SLACK }) <= at {
+        Some(("CertificateExpired", format!("it ended at {}", issued.expires)))
+    } else if at.plus(CLOCK_SLACK) < issued.issued {
+        Some(("CertificateNotYetValid", format!("it was issued at {}", issued.issued)))
+    } else if !issued.os_users.contains(&login.os_user) {
+        let good = issued.os_users.join(", ");
+        Some(("CertificatePrincipalMismatch", format!("it is good for {good} only")))
+    } else if !issued.sources.is_empty()
+        && !address.is_some_and(|address| issued.sources.iter().any(|net| net.contains(&address.to_canonical())))
+    {
+        Some(("CertificateSourceAddressMismatch", "it may not be used from there".to_owned()))
+    } else {
+        None
+    }
+}
+
+fn certified_by(issued: &IssuedCertificate) -> Value {
+    json!({
+        "serial": issued.serial,
+        "keyID": issued.key_id,
+        "principalArn": issued.principal_arn,
+        "issued": issued.issued.to_iso_seconds(),
+    })
+}
+
+fn pushed_by(push: &PushedKey) -> Value {
+    json!({
+        "requestID": push.request_id,
+        "principalArn": push.principal_arn,
+        "pushed": push.pushed.to_iso_seconds(),
+    })
+}
+
+fn details(node: &NodeId, login: &SshLogin, at: Timestamp, known: Option<(&str, Value)>) -> Value {
     let present = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let mut details = json!({
         "target": node,
@@ -110,20 +199,12 @@ fn details(node: &NodeId, login: &SshLogin, at: Timestamp, pushed: Option<&Pushe
         ("keyType", present(&login.key_kind).map(Value::from)),
         ("keyFingerprint", present(&login.fingerprint).map(Value::from)),
         ("certificateAuthority", present(&login.authority).map(Value::from)),
+        ("certificateSerial", (login.serial > 0).then(|| login.serial.into())),
         ("processId", (login.process_id > 0).then(|| login.process_id.into())),
-        (
-            "allowedBy",
-            pushed.map(|push| {
-                json!({
-                    "requestID": push.request_id,
-                    "principalArn": push.principal_arn,
-                    "pushed": push.pushed.to_iso_seconds(),
-                })
-            }),
-        ),
     ];
     if let Value::Object(members) = &mut details {
-        members.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        let known = known.map(|(name, value)| (name.to_owned(), value));
+        members.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).chain(known));
     }
     details
 }
@@ -144,6 +225,7 @@ async fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Revocation, Revoked};
     use crate::testing::TestServer;
 
     const PRINT: &str = "SHA256:mFRzXW2ipoLyfnBNqhP3/CKSPvnbWcBGnX7uPIcgCBo";
@@ -160,6 +242,8 @@ mod tests {
             authority: String::new(),
             process_id: 71,
             attested: true,
+            serial: 0,
+            refused: false,
         }
     }
 
@@ -205,6 +289,76 @@ mod tests {
         let elsewhere = NodeId::parse("mi-0123456789abcdef1").unwrap();
         reported(server, &elsewhere, Logins { logins: vec![login()], missed: 0 }).await.unwrap();
         assert!(test.trail("mi-0123456789abcdef1")[0].contains("UnexplainedSshLogin"));
+        test.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_explained_by_what_was_issued_and_a_refused_one_has_its_reason() {
+        let test = TestServer::start().await;
+        let server = test.server();
+        let node = NodeId::parse("mi-0123456789abcdef0").unwrap();
+        let now = clock::now();
+        let issued = IssuedCertificate {
+            serial: 77,
+            authority: server.ssh_authority.user().current().unwrap().fingerprint(),
+            key_id: "munjigi:kim:1".into(),
+            fingerprint: Fingerprint::parse(PRINT).unwrap(),
+            principal_arn: "arn:aws:iam::123456789012:user/kim".parse().unwrap(),
+            statement: "{}".into(),
+            os_users: vec!["alice".into()],
+            sources: vec!["192.0.2.0/24".parse().unwrap()],
+            force_command: None,
+            source_ip: "192.0.2.1".into(),
+            issued: now,
+            expires: now.plus(Duration::from_secs(3600)),
+            revoked: None,
+        };
+        server.store.remember_certificate(&issued).await.unwrap();
+        let good = SshLogin { authority: issued.authority.to_string(), serial: 77, ..login() };
+        let refused = SshLogin { refused: true, ..good.clone() };
+        let table = [
+            (good.clone(), "SshLogin", None),
+            (SshLogin { os_user: "bob".into(), ..good.clone() }, "SshLogin", Some("UnexplainedSshLogin")),
+            (SshLogin { serial: 78, ..good.clone() }, "SshLogin", Some("UnexplainedSshLogin")),
+            (SshLogin { authority: PRINT.into(), ..good }, "SshLogin", Some("UnexplainedSshLogin")),
+            (refused.clone(), "SshLoginRefused", Some("CertificateRefused")),
+            (
+                SshLogin { os_user: "bob".into(), ..refused.clone() },
+                "SshLoginRefused",
+                Some("CertificatePrincipalMismatch"),
+            ),
+            (
+                SshLogin { address: "::1".into(), ..refused.clone() },
+                "SshLoginRefused",
+                Some("CertificateSourceAddressMismatch"),
+            ),
+            (SshLogin { serial: 78, ..refused.clone() }, "SshLoginRefused", Some("CertificateUnknown")),
+            (
+                SshLogin { authority: PRINT.into(), ..refused.clone() },
+                "SshLoginRefused",
+                Some("CertificateAuthorityUnknown"),
+            ),
+        ];
+        for (number, (login, event, code)) in table.into_iter().enumerate() {
+            // Nothing else tells two records apart.
+            let login = SshLogin { port: 1000 + u32::try_from(number).unwrap(), ..login };
+            let port = format!("\"sourcePort\":{}", login.port);
+            reported(server, &node, Logins { logins: vec![login], missed: 0 }).await.unwrap();
+            let lines = test.trail(&port);
+            assert!(
+                lines.len() == 1 && lines[0].contains(&format!("\"eventName\":\"{event}\"")),
+                "{number}: {lines:?}"
+            );
+            match code {
+                Some(code) => assert!(lines[0].contains(&format!("\"errorCode\":\"{code}\"")), "{number}: {lines:?}"),
+                None => assert!(lines[0].contains("allowedBy") && lines[0].contains("munjigi:kim:1"), "{lines:?}"),
+            }
+        }
+        let revoked = Revoked { reason: "lost".into(), by: "me".into(), at: now };
+        server.store.revoke_ssh(&[Revocation::Serial(77)], &revoked).await.unwrap();
+        let login = SshLogin { port: 2000, ..refused };
+        reported(server, &node, Logins { logins: vec![login], missed: 0 }).await.unwrap();
+        assert!(test.trail("\"sourcePort\":2000")[0].contains("CertificateRevoked"));
         test.stop().await;
     }
 

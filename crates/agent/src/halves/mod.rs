@@ -10,6 +10,7 @@ mod tests;
 use munjigi_core::endpoint::{Endpoint, get_endpoints, put_endpoints};
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{ExitStatus, Signal, TerminalSize};
+use munjigi_core::ssh::node_trust;
 use munjigi_core::wire::bytes::{FieldError, FieldReader, FieldWriter};
 
 use crate::config::MAX_DENIED;
@@ -82,6 +83,13 @@ pub(crate) enum ToSpawn {
         /// The piece, at most [`MAX_PIECE`] bytes.
         piece: Vec<u8>,
     },
+    /// Verify this document and have sshd's files say what it says.
+    SshTrust {
+        /// Names the wish in the answer.
+        request: u64,
+        /// The signed document, as it came.
+        document: Vec<u8>,
+    },
     /// A connection of this session is to go to this endpoint.
     Reach {
         /// Names the wish in the answer.
@@ -144,6 +152,8 @@ pub(crate) struct Configure {
     pub(crate) ca: Vec<u8>,
     /// The only OS user that can be served; empty when the privileged half is root.
     pub(crate) only_user: String,
+    /// The public host key of the node's sshd, one line; empty if there is none.
+    pub(crate) ssh_host_key: String,
     /// What port sessions may not reach, by the node's owner.
     pub(crate) denied_destinations: Vec<String>,
     /// Sessions that follow, one [`Session`] message each, before anything is dialled.
@@ -219,7 +229,7 @@ pub(crate) enum ToLink {
         /// The wish.
         request: u64,
     },
-    /// sshd may accept the key.
+    /// The key or document was taken.
     KeyTaken {
         /// The wish.
         request: u64,
@@ -266,6 +276,7 @@ impl ToSpawn {
             Self::Accounts { request, recorded, total, piece } => {
                 out.u8(40).u64(*request).u64(*recorded).u64(u64::from(*total)).bytes(piece)
             }
+            Self::SshTrust { request, document } => out.u8(25).u64(*request).bytes(document),
             Self::Reach { request, session, endpoint, grant } => {
                 endpoint.put(out.u8(22).u64(*request).text(session.as_str())).bytes(grant)
             }
@@ -305,6 +316,7 @@ impl ToSpawn {
                 total: u32::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?,
                 piece: fields.bytes(MAX_PIECE)?.to_vec(),
             },
+            25 => Self::SshTrust { request: fields.u64()?, document: fields.bytes(node_trust::MAX_BYTES)?.to_vec() },
             22 => Self::Reach {
                 request: fields.u64()?,
                 session: get_session(&mut fields)?,
@@ -331,6 +343,7 @@ impl ToLink {
                 .text(&configure.server)
                 .bytes(&configure.ca)
                 .text(&configure.only_user)
+                .text(&configure.ssh_host_key)
                 .texts(&configure.denied_destinations)
                 .u64(configure.sessions),
             Self::Signature { request, signature } => out.u8(2).u64(*request).bytes(signature),
@@ -376,6 +389,7 @@ impl ToLink {
                 server: fields.text(2048)?.to_owned(),
                 ca: fields.bytes(MAX_CA)?.to_vec(),
                 only_user: fields.text(64)?.to_owned(),
+                ssh_host_key: fields.text(MAX_TEXT)?.to_owned(),
                 denied_destinations: fields.texts(MAX_DENIED, MAX_DENIED * 64)?,
                 sessions: fields.u64()?,
             }),

@@ -52,6 +52,7 @@ fn to_link() -> Vec<ToLink> {
             server: "https://gate:8443".into(),
             ca: b"pem".to_vec(),
             only_user: "alice".into(),
+            ssh_host_key: "ssh-ed25519 AAAA".into(),
             denied_destinations: vec!["10.0.0.0/8".into(), "*:25".into()],
             sessions: 2,
         }),

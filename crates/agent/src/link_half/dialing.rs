@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
 use munjigi_core::wire::hello::{Hello, NodeHello, Role, VERSION_MAX, VERSION_MIN};
-use munjigi_core::wire::message::{Accepted, Connect, KeyOnNode, Pty, Refused, StartOnNode, open};
+use munjigi_core::wire::message::{Accepted, Connect, Pty, Refused, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::backoff::Backoff;
 use munjigi_link::connection::Limits;
@@ -20,7 +20,7 @@ use munjigi_link::{LaneDialer, LaneToken, Opener, Stream};
 use tokio::time::{sleep, timeout};
 
 use crate::destinations::{Destinations, Rule};
-use crate::halves::{Configure, Start, Terminal, ToSpawn};
+use crate::halves::{ChannelError, Configure, Start, Terminal, ToSpawn};
 use crate::{clock, inventory};
 
 use super::Sessions;
@@ -28,7 +28,7 @@ use super::accounts;
 use super::logins::Logins;
 use super::port::Ports;
 use super::session::{Attached, Event};
-use super::spawn_client::{SpawnClient, StartRefused};
+use super::spawn_client::{Answer, SpawnClient, StartRefused};
 
 /// Within this the first frame of a stream must be there.
 const OPENING: Duration = Duration::from_secs(10);
@@ -120,6 +120,7 @@ fn hello(configure: &Configure, live: &[String]) -> Hello {
             sessions: live.to_vec(),
             names: vec![configure.name.clone()],
             only_user: configure.only_user.clone(),
+            ssh_host_key: configure.ssh_host_key.clone(),
         }),
     }
 }
@@ -167,8 +168,15 @@ async fn open_stream(stream: Stream, opened: Opened, ports: Arc<Ports>) {
     let Ok(Ok(Some(Frame::Open(open)))) = opening else { return };
     match open.wish {
         Some(open::Wish::Start(wish)) => start(attached, wish, opened).await,
-        Some(open::Wish::Key(wish)) => take_key(attached, wish, &opened).await,
         Some(open::Wish::Accounts(wish)) => accounts::take(attached, &wish, &opened.spawn).await,
+        Some(open::Wish::Key(wish)) => {
+            let answer = opened.spawn.key(wish.grant.to_vec()).await;
+            say_taken(attached, answer).await;
+        }
+        Some(open::Wish::SshTrust(wish)) => {
+            let answer = opened.spawn.ssh_trust(wish.document.to_vec()).await;
+            say_taken(attached, answer).await;
+        }
         Some(open::Wish::Connect(wish)) => connect_port(attached, wish, &opened, &ports).await,
         _ => {
             let message = "an agent starts sessions and connects for them, nothing else";
@@ -186,16 +194,16 @@ async fn connect_port(attached: Attached, wish: Connect, opened: &Opened, ports:
     }
 }
 
-/// Hands a key to the privileged half and answers once that has it.
-async fn take_key(mut attached: Attached, wish: KeyOnNode, opened: &Opened) {
-    let why = match opened.spawn.key(wish.grant.to_vec()).await {
+/// Answers the server once the privileged half has taken, or refused, what the server sent for it.
+async fn say_taken(mut attached: Attached, answer: Result<Answer, ChannelError>) {
+    let why = match answer {
         Ok(Ok(_)) => {
             let answer = async {
                 // It fits a frame by far.
                 drop(attached.writer.feed(&Frame::Accepted(Box::default())));
                 attached.writer.close().await
             };
-            // A server that does not listen any more has told its caller that the key may not have come.
+            // A server that does not listen any more has told its caller that it may not have come.
             let _ = timeout(OPENING, answer).await;
             return;
         }

@@ -22,6 +22,8 @@ use crate::halves::LogKind;
 
 /// Most logins that wait for the server.
 const MAX_WAITING: usize = 1024;
+/// Refused ones are kept only while fewer wait.
+const MAX_WAITING_REFUSED: usize = 256;
 /// Longest line of the journal; a line of sshd has about 1 KiB of fields.
 const MAX_JOURNAL_LINE: usize = 64 * 1024;
 /// How often a file is looked at for more.
@@ -133,6 +135,10 @@ impl Logins {
         let Some(login) = login else { return };
         {
             let mut waiting = self.lock();
+            if login.refused && waiting.logins.len() >= MAX_WAITING_REFUSED {
+                // Anybody can be refused as often as they like; that must not push out who was let in.
+                return;
+            }
             if waiting.logins.len() >= MAX_WAITING {
                 waiting.logins.pop_front();
                 waiting.missed = waiting.missed.saturating_add(1);
@@ -211,8 +217,14 @@ async fn send(opener: &Opener, report: &Report) -> Option<Taken> {
 fn from_log(line: &[u8]) -> Option<SshLogin> {
     let line = std::str::from_utf8(line).ok()?;
     let (pid, message) = AcceptedLogin::message_of(line)?;
-    let login = AcceptedLogin::parse(message)?;
-    Some(shown(&login, pid.unwrap_or(0), pid.is_some_and(is_sshd)))
+    let (login, refused) = read(message)?;
+    Some(shown(&login, refused, pid.unwrap_or(0), pid.is_some_and(is_sshd)))
+}
+
+/// Reads a login, and whether it was refused.
+fn read(message: &str) -> Option<(AcceptedLogin, bool)> {
+    let accepted = AcceptedLogin::parse(message).map(|login| (login, false));
+    accepted.or_else(|| AcceptedLogin::parse_refused_certificate(message).map(|login| (login, true)))
 }
 
 fn is_sshd(pid: u32) -> bool {
@@ -242,10 +254,11 @@ fn from_journal(line: &[u8]) -> Option<SshLogin> {
     if entry.uid != "0" || !SSHD.contains(&entry.name.as_str()) {
         return None;
     }
-    Some(shown(&AcceptedLogin::parse(&entry.message)?, entry.pid.parse().unwrap_or(0), true))
+    let (login, refused) = read(&entry.message)?;
+    Some(shown(&login, refused, entry.pid.parse().unwrap_or(0), true))
 }
 
-fn shown(login: &AcceptedLogin, process_id: u32, attested: bool) -> SshLogin {
+fn shown(login: &AcceptedLogin, refused: bool, process_id: u32, attested: bool) -> SshLogin {
     let key = login.key.as_ref();
     SshLogin {
         read_micros: clock::now().0,
@@ -258,6 +271,8 @@ fn shown(login: &AcceptedLogin, process_id: u32, attested: bool) -> SshLogin {
         authority: key.and_then(|key| key.authority).map(|print| print.to_string()).unwrap_or_default(),
         process_id,
         attested,
+        serial: key.and_then(|key| key.serial).unwrap_or(0),
+        refused,
     }
 }
 

@@ -36,7 +36,7 @@ struct Waiting {
     starts: HashMap<u64, oneshot::Sender<StartAnswer>>,
     /// Account bundles to be applied.
     reports: HashMap<u64, oneshot::Sender<Report>>,
-    /// Keys to be taken and endpoints to be reached.
+    /// Keys and documents to be taken and endpoints to be reached.
     others: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
@@ -157,6 +157,11 @@ impl SpawnClient {
             }
             None => report.err(),
         }
+    }
+
+    /// Has what sshd may believe written down.
+    pub(crate) async fn ssh_trust(&self, document: Vec<u8>) -> Result<Answer, ChannelError> {
+        self.ask(|request| ToSpawn::SshTrust { request, document }).await
     }
 
     /// Asks whether a session may reach an endpoint, with the grant that adds it if there is one.

@@ -24,6 +24,7 @@ mod processes;
 mod program;
 mod reach;
 mod session;
+mod ssh_trust;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,8 @@ use processes::{Cgroups, Processes};
 pub(crate) use processes::{kill_descendants, link_halves};
 use program::{Surroundings, Wish};
 use session::Session;
+use ssh_trust::SshTrust;
+pub(crate) use ssh_trust::{DIRECTORY as SSH_DIRECTORY, HOST_CERTIFICATE, REVOKED, USER_AUTHORITIES};
 use state::StateFile;
 pub(crate) use state::{STATE_FILE, State};
 
@@ -97,6 +100,7 @@ struct SpawnHalf {
     /// Where sshd's helper asks; there from the first key on.
     key_socket: Option<KeySocket>,
     login_log: Option<LoginLog>,
+    ssh_trust: SshTrust,
     link: Option<LinkProcess>,
     restart_at: Instant,
     offline_since: Option<Instant>,
@@ -150,6 +154,7 @@ impl SpawnHalf {
             key,
             epoch,
             trust_version: trust.version,
+            ssh_trust: SshTrust::open(data, &trust, &identity.node_id),
             judge: GrantJudge::new(identity.node_id.clone(), epoch, trust),
             identity,
             config,
@@ -300,6 +305,7 @@ impl SpawnHalf {
             server: self.identity.server.clone(),
             ca: self.identity.ca.clone().into_bytes(),
             only_user: account::only_user(),
+            ssh_host_key: ssh_trust::host_key(&self.config.ssh_host_key),
             denied_destinations: self.config.denied_destinations.clone(),
             sessions: self.sessions.len() as u64,
         });
@@ -426,6 +432,7 @@ impl SpawnHalf {
             ToSpawn::Accounts { request, recorded, total, piece } => {
                 self.take_accounts(request, recorded, total, &piece);
             }
+            ToSpawn::SshTrust { request, document } => self.take_ssh_trust(request, &document),
             ToSpawn::Reach { request, session, endpoint, grant } => self.reach(request, &session, &endpoint, &grant),
             ToSpawn::Signal { session, signal } => {
                 if let Some(session) = self.sessions.get(&session) {
@@ -466,6 +473,21 @@ impl SpawnHalf {
             Err(Refusal { code, reason, message }) => {
                 tracing::warn!(reason, "a key was refused: {message}");
                 ToLink::Refused { request, code: code.to_owned(), message, reason: reason.to_owned() }
+            }
+        };
+        self.with_link(|link| link.send(&answer, &[]));
+    }
+
+    /// Has sshd's files say what the server has signed.
+    fn take_ssh_trust(&mut self, request: u64, document: &[u8]) {
+        let taken = self.ssh_trust.take(document, self.judge.trusted(), &self.identity.node_id);
+        let answer = match taken {
+            Ok(()) => ToLink::KeyTaken { request },
+            Err(error) => {
+                let message = format!("{error:#}");
+                tracing::warn!("what sshd may believe was not taken: {message}");
+                let (code, reason) = ("InternalServerError".to_owned(), "SshTrustNotTaken".to_owned());
+                ToLink::Refused { request, code, message, reason }
             }
         };
         self.with_link(|link| link.send(&answer, &[]));

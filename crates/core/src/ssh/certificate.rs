@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use ssh_key::Certificate;
 
 use super::Fingerprint;
@@ -85,7 +86,8 @@ pub struct CertificateFacts {
 }
 
 /// What extensions let a holder do; what is not there is not allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Permits {
     /// Have a terminal.
     pub pty: bool,

@@ -11,7 +11,7 @@ use super::Fingerprint;
 /// Longest line that is read, in bytes; sshd's own are below 1 KiB.
 pub const MAX_LINE: usize = 4096;
 
-/// A login that sshd let in.
+/// A login that sshd let in, or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedLogin {
     /// `publickey`, `password`, `keyboard-interactive/pam`, `gssapi-with-mic`, `hostbased` …
@@ -35,6 +35,8 @@ pub struct Proved {
     pub fingerprint: Fingerprint,
     /// Fingerprint of the authority that signed the certificate, if it was one.
     pub authority: Option<Fingerprint>,
+    /// The certificate's serial number, if it was one that has one.
+    pub serial: Option<u64>,
 }
 
 impl AcceptedLogin {
@@ -43,7 +45,21 @@ impl AcceptedLogin {
         if message.len() > MAX_LINE {
             return None;
         }
-        let rest = message.trim_end_matches(['\r', '\n']).strip_prefix("Accepted ")?;
+        Self::read(message.trim_end_matches(['\r', '\n']).strip_prefix("Accepted ")?)
+    }
+
+    /// Reads what sshd writes, at `LogLevel VERBOSE`, about a certificate that it refused for an account that exists.
+    /// `None` for every other message.
+    pub fn parse_refused_certificate(message: &str) -> Option<Self> {
+        if message.len() > MAX_LINE {
+            return None;
+        }
+        let login = Self::read(message.trim_end_matches(['\r', '\n']).strip_prefix("Failed ")?)?;
+        login.key.as_ref()?.authority?;
+        Some(login)
+    }
+
+    fn read(rest: &str) -> Option<Self> {
         let (method, rest) = rest.split_once(" for ").filter(|(method, _)| valid_method(method))?;
         let (os_user, rest) = rest.split_once(" from ").filter(|(user, _)| valid_user(user))?;
         let (address, rest) = rest.split_once(" port ")?;
@@ -59,7 +75,7 @@ impl AcceptedLogin {
     /// Takes sshd's message out of a line of the auth log: `… HOST sshd[PID]: MESSAGE`, or the bare message as
     /// `sshd -E` writes it. Returns the process id too, where the line has one.
     pub fn message_of(line: &str) -> Option<(Option<u32>, &str)> {
-        if line.starts_with("Accepted ") {
+        if line.starts_with("Accepted ") || line.starts_with("Failed ") {
             return Some((None, line));
         }
         // The first `]: ` ends the tag; what comes behind it may hold the same characters again.
@@ -79,8 +95,8 @@ impl Proved {
         let (kind, rest) = text.split_once(' ').filter(|(kind, _)| valid_key_kind(kind))?;
         let (print, rest) = rest.split_once(' ').map_or((rest, None), |(print, rest)| (print, Some(rest)));
         let fingerprint = Fingerprint::parse(print)?;
-        let authority = match rest {
-            None if !kind.ends_with("-CERT") => None,
+        let (authority, serial) = match rest {
+            None if !kind.ends_with("-CERT") => (None, None),
             // The id is the authority's own text; what counts stands behind it, so it is read from the end.
             Some(rest) if kind.ends_with("-CERT") && rest.starts_with("ID ") => {
                 let (before, print) = rest.rsplit_once(' ')?;
@@ -89,11 +105,11 @@ impl Proved {
                 if !valid_key_kind(authority_kind) || !serial.bytes().all(|b| b.is_ascii_digit()) {
                     return None;
                 }
-                Some(Fingerprint::parse(print)?)
+                (Some(Fingerprint::parse(print)?), serial.parse().ok().filter(|serial| *serial != 0))
             }
             _ => return None,
         };
-        Some(Self { kind: kind.to_owned(), fingerprint, authority })
+        Some(Self { kind: kind.to_owned(), fingerprint, authority, serial })
     }
 }
 
@@ -129,7 +145,14 @@ mod tests {
              7) CA ED25519 {OTHER}"
         );
         let proved = AcceptedLogin::parse(&certificate).unwrap().key.unwrap();
-        assert_eq!(proved.authority.unwrap().to_string(), OTHER);
+        assert_eq!((proved.authority.unwrap().to_string().as_str(), proved.serial), (OTHER, Some(7)));
+        // Only certificates are told of when they are refused: keys are refused all the time, as clients offer them all.
+        let refused = certificate.replacen("Accepted", "Failed", 1);
+        assert_eq!(AcceptedLogin::parse_refused_certificate(&refused).unwrap().os_user, "bob");
+        assert_eq!(AcceptedLogin::parse(&refused), None);
+        for other in [certificate, line.replacen("Accepted", "Failed", 1), refused.replace("bob", "invalid user bob")] {
+            assert_eq!(AcceptedLogin::parse_refused_certificate(&other), None, "{other}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ const MAX_NAMES: usize = 8;
 const MAX_NAME_BYTES: usize = 128;
 /// Longest OS user name in bytes (T-22).
 const MAX_OS_USER_BYTES: usize = 32;
+/// Longest line of a host key in bytes; RSA with 4096 bits has 740.
+const MAX_HOST_KEY_BYTES: usize = 1024;
 /// Length of a node's epoch in bytes: random, made at each start of the agent.
 const EPOCH_BYTES: usize = 32;
 /// The server's ping interval must lie in this range, seconds.
@@ -94,6 +96,9 @@ pub struct NodeHello {
     /// The only OS user that an unprivileged agent can serve; empty when the agent can start programs as anybody.
     #[prost(string, tag = "8")]
     pub only_user: String,
+    /// The public host key of the node's own sshd, one line as in an `.pub` file; empty if there is none.
+    #[prost(string, tag = "9")]
+    pub ssh_host_key: String,
 }
 
 /// The operating system and processor of a node.
@@ -257,6 +262,7 @@ impl NodeHello {
         if self.names.len() > MAX_NAMES {
             return Err(HelloError::FieldTooLong { field: "names", bound: MAX_NAMES });
         }
+        check_text("ssh_host_key", &self.ssh_host_key, MAX_HOST_KEY_BYTES)?;
         check_text("only_user", &self.only_user, MAX_OS_USER_BYTES)?;
         self.names.iter().try_for_each(|name| check_text("names", name, MAX_NAME_BYTES))
     }
@@ -356,6 +362,7 @@ mod tests {
                 sessions: vec!["alice-0123456789abcdef0".into()],
                 names: vec!["web-1".into()],
                 only_user: "alice".into(),
+                ssh_host_key: "ssh-ed25519 AAAA".into(),
             }),
         }
     }

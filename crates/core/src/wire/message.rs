@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 40")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 25, 40")]
     pub wish: Option<open::Wish>,
 }
 
@@ -56,6 +56,9 @@ pub mod open {
         /// Agent to server: logins that the node's sshd has let in.
         #[prost(message, tag = "21")]
         Logins(super::Logins),
+        /// Server to agent: whom the node's sshd may believe.
+        #[prost(message, tag = "25")]
+        SshTrust(super::SshTrustOnNode),
         /// Server to agent: the node's account bundle, in the `Input` frames that follow.
         #[prost(message, tag = "40")]
         Accounts(super::AccountsOnNode),
@@ -482,6 +485,15 @@ pub struct AccountLine {
     pub detail: String,
 }
 
+/// Server to agent: whom the node's sshd may believe, and what its host key is called. Answered with [`Accepted`] once it
+/// is on the node's disk.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SshTrustOnNode {
+    /// A signed [`crate::ssh::node_trust::NodeSshTrust`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub document: bytes::Bytes,
+}
+
 /// Most logins in one [`Logins`].
 pub const MAX_LOGINS: usize = 64;
 
@@ -529,6 +541,12 @@ pub struct SshLogin {
     /// Whether what was read came from sshd for certain: the journal says so, or the named process is sshd's.
     #[prost(bool, tag = "10")]
     pub attested: bool,
+    /// The certificate's serial number; 0 without one.
+    #[prost(uint64, tag = "11")]
+    pub serial: u64,
+    /// Whether sshd refused it: a certificate for an account that exists.
+    #[prost(bool, tag = "12")]
+    pub refused: bool,
 }
 
 /// Agent to server: a session that is still alive (or ended while the server was away) on the node.

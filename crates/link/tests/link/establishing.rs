@@ -37,6 +37,7 @@ async fn the_hellos_arrive_on_both_ends() {
             sessions: vec![],
             names: vec![],
             only_user: String::new(),
+            ssh_host_key: String::new(),
         }),
         ..client_hello()
     };

@@ -105,6 +105,10 @@ pub(crate) async fn begin<O: Operation>(
     if let Some(proof) = &facts.ssh {
         let os_user = Some(facts.os_user.as_str()).filter(|user| !user.is_empty());
         proof.allows(&facts.node, os_user)?;
+        proof.permits(
+            facts.pty,
+            facts.forward.as_ref().is_some_and(|forward| forward.purpose == crate::identity::ssh::SSH_PURPOSE),
+        )?;
     }
     let meta = start_meta(&facts, terminal);
     let mode = if facts.limits.strict_recording { Mode::Strict } else { Mode::Normal };

@@ -58,6 +58,8 @@ pub struct NodeLink {
     pub epoch: Epoch,
     /// The one OS user an unprivileged agent can serve.
     pub only_user: Option<String>,
+    /// The public host key of the node's own sshd, as the agent says; certified, not believed for anything else.
+    pub ssh_host_key: Option<String>,
     /// Where the agent dialled from.
     pub address: IpAddr,
     /// Since when.
@@ -75,6 +77,11 @@ impl NodeLink {
             NodeOpener::Link(opener) => opener.round_trip(),
             NodeOpener::Aws(_) => None,
         }
+    }
+
+    /// Tells whether the agent is ours and not AWS's.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self.opener, NodeOpener::Link(_))
     }
 
     /// Opens a stream to the node's agent that may carry much: with the token it may dial a lane for it.
@@ -144,6 +151,11 @@ impl Nodes {
     /// Returns a node's link.
     pub fn get(&self, node: &NodeId) -> Option<NodeLink> {
         self.links().get(node).cloned()
+    }
+
+    /// Returns all links.
+    pub fn all(&self) -> Vec<NodeLink> {
+        self.links().values().cloned().collect()
     }
 
     /// Returns how many nodes are connected.

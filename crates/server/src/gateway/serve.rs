@@ -96,6 +96,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
             | open::Wish::Rejoin(_)
             | open::Wish::Key(_)
             | open::Wish::Accounts(_)
+            | open::Wish::SshTrust(_)
             | open::Wish::Logins(_)
             | open::Wish::Incoming(_),
         )
@@ -455,6 +456,7 @@ impl AuthenticatedNode {
             node: self.node.clone(),
             epoch: self.epoch,
             only_user,
+            ssh_host_key: Some(self.hello.ssh_host_key.clone()).filter(|key| !key.is_empty()),
             address: self.address,
             since: clock::now(),
             opener: NodeOpener::Link(connection.opener()),
@@ -476,6 +478,7 @@ pub async fn node(server: Arc<Server>, mut connection: Connection, node: Authent
     }
     crate::sessions::node_connected(&server, &node).await;
     server.accounts.changed();
+    server.tasks.spawn(crate::ssh_authority::watch::tell_new(server.clone(), link.clone()));
     let stop = server.stop.clone();
     loop {
         let accepted = tokio::select! {

@@ -116,7 +116,8 @@ pub(super) fn compile(rows: IdentityRows, deployment: &Deployment) -> LoadedIden
     });
     let ssh_keys =
         rows.ssh_keys.into_iter().map(|key| SshKey { id: key.id, owner: key.owner, active: key.active, key: key.key });
-    LoadedIdentities { principals, roles, managed, keys: keys.collect(), ssh_keys: ssh_keys.collect() }
+    let revoked_ssh = Arc::new(rows.revoked_ssh);
+    LoadedIdentities { principals, roles, managed, keys: keys.collect(), ssh_keys: ssh_keys.collect(), revoked_ssh }
 }
 
 /// Compiles a policy; one that cannot be read denies everything it takes part in.

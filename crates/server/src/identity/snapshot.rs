@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{Caller, Principal, Role, load};
 use crate::clock;
-use crate::store::{Store, StoreError};
+use crate::store::{RevokedSsh, Store, StoreError};
 
 /// What the store hands over: every principal with compiled policies, every access key with its sealed secret.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub struct LoadedIdentities {
     pub keys: Vec<AccessKey>,
     /// All registered SSH public keys.
     pub ssh_keys: Vec<SshKey>,
+    /// What SSH's authorities have revoked.
+    pub revoked_ssh: Arc<RevokedSsh>,
 }
 
 /// A registered SSH public key.
@@ -69,6 +71,7 @@ struct Snapshot {
     keys: HashMap<AccessKeyId, AccessKey>,
     /// A key is registered once: it must name one user.
     ssh_keys: HashMap<Fingerprint, SshKey>,
+    revoked_ssh: Arc<RevokedSsh>,
 }
 
 /// The identities that hold now.
@@ -170,6 +173,11 @@ impl Identities {
         }
     }
 
+    /// Returns what SSH's authorities have revoked.
+    pub fn revoked_ssh(&self) -> Arc<RevokedSsh> {
+        self.snapshot.load().revoked_ssh.clone()
+    }
+
     /// Finds a registered SSH public key, also an inactive one, and its owner.
     pub fn ssh_key(&self, fingerprint: &Fingerprint) -> Option<(SshKey, Arc<Principal>)> {
         let snapshot = self.snapshot.load();
@@ -213,6 +221,7 @@ impl Snapshot {
         }
         snapshot.managed = loaded.managed;
         snapshot.keys = loaded.keys.into_iter().map(|key| (key.id.clone(), key)).collect();
+        snapshot.revoked_ssh = loaded.revoked_ssh;
         snapshot.ssh_keys = loaded.ssh_keys.into_iter().map(|key| (key.key.fingerprint(), key)).collect();
         snapshot
     }

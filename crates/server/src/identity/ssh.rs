@@ -16,6 +16,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use ipnet::IpNet;
 use munjigi_core::id::{AccessKeyId, NodeId, SshKeyId};
+use munjigi_core::ssh::certificate::Permits;
 use munjigi_core::ssh::{Fingerprint, PublicKey, PublicKeyError};
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ use crate::api::ssm::target::Target;
 use crate::door::{Event, Outcome, RequestMeta, Via, Who, failures};
 use crate::{Server, clock};
 
+/// Purpose of the forward session that the SSH door opens for a connection's forwards.
+pub(crate) const SSH_PURPOSE: &str = "ssh";
 /// Name of the event of a login that was refused.
 const EVENT: &str = "AuthenticateSsh";
 
@@ -57,6 +60,9 @@ pub struct SshProof {
     /// The only command, whatever is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force_command: Option<String>,
+    /// What a certificate permits; `None` for what is no certificate and leaves it to policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permits: Option<Permits>,
     /// Until when it is good for anything new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
@@ -119,6 +125,7 @@ impl SshProof {
             node: None,
             sources: Vec::new(),
             force_command: None,
+            permits: None,
             expires: None,
             access_key: None,
         }
@@ -147,6 +154,16 @@ impl SshProof {
             (Some(bound), Some(os_user)) if !bound.iter().any(|user| user == os_user) => {
                 denied(format!("what proves the login is not good for the OS user {os_user}"))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges a terminal and forwards by what a certificate permits.
+    pub(crate) fn permits(&self, pty: bool, forwards: bool) -> Result<(), ApiError> {
+        let denied = |message: &str| Err(ApiError::Denied(Denial { reason: "ssh-proof", message: message.to_owned() }));
+        match self.permits {
+            Some(permits) if pty && !permits.pty => denied("the certificate permits no terminal"),
+            Some(permits) if forwards && !permits.port_forwarding => denied("the certificate permits no forwarding"),
             _ => Ok(()),
         }
     }

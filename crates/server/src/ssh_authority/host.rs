@@ -64,6 +64,11 @@ impl HostCertificates {
         made.insert(place, (now, host_key.clone()));
         Ok(host_key)
     }
+
+    /// Forgets all, after a rotation of the authority.
+    pub(super) fn clear(&self) {
+        lock(&self.made).clear();
+    }
 }
 
 /// Signs a certificate for a host's key. Names are those of the caller's choice: it vouches that they are the host's.

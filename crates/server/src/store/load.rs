@@ -9,8 +9,8 @@ use munjigi_core::id::{AccessKeyId, UniqueId};
 
 use super::row::Columns;
 use super::{
-    Group, InlinePolicy, KeySecret, RegisteredKey, Role, Store, StoreError, Tag, User, access_keys, roles, ssh_keys,
-    tags,
+    Group, InlinePolicy, KeySecret, RegisteredKey, RevokedSsh, Role, Store, StoreError, Tag, User, access_keys, roles,
+    ssh_certificates, ssh_keys, tags,
 };
 
 /// All identities, their policies and keys, as of one moment.
@@ -36,6 +36,8 @@ pub struct IdentityRows {
     pub access_keys: Vec<SealedKey>,
     /// All registered SSH public keys.
     pub ssh_keys: Vec<RegisteredKey>,
+    /// What SSH's authorities have revoked.
+    pub revoked_ssh: RevokedSsh,
 }
 
 /// A managed policy as it is in force.
@@ -136,6 +138,7 @@ impl Store {
             });
         }
         loaded.ssh_keys = ssh_keys::all(&mut transaction).await?;
+        loaded.revoked_ssh = ssh_certificates::revoked(&mut transaction).await?;
         Ok(loaded)
     }
 

@@ -26,6 +26,7 @@ mod roles;
 mod row;
 mod sessions;
 mod settings;
+mod ssh_certificates;
 mod ssh_keys;
 mod tags;
 mod targets;
@@ -58,6 +59,7 @@ pub use policies::{NewPolicy, Policy, PolicyEntities, PolicyFilter, PolicyScope,
 pub use pushed_keys::PushedKey;
 pub use roles::{NewRole, Role, Trust};
 pub use sessions::{SessionCursor, SessionEnd, SessionFilter, SessionRow};
+pub use ssh_certificates::{IssuedCertificate, Revocation, Revoked, RevokedSsh};
 pub use ssh_keys::{RegisteredKey, SshPublicKey};
 pub use tags::{Tag, Tagged};
 pub use targets::{CredentialChange, PutTarget, StoredTarget};

@@ -21,6 +21,7 @@ use crate::api::ssm::names::{Fact, InstanceName, node_name};
 use crate::api::ssm::refuse::refused;
 use crate::api::tag::TagList;
 use crate::identity::Caller;
+use crate::ssh_authority::watch::HOST_NAMES_TAG;
 use crate::store::{AgentKind, NewNode, NodeFacts, NodeName, RegisterError};
 
 /// Bytes of a raw Ed25519 public key.
@@ -107,6 +108,11 @@ impl Operation for RegisterNode {
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let input = call.input();
         let public_key = input.proven_key()?;
+        if input.tags.iter().any(|tag| tag.key == HOST_NAMES_TAG) {
+            // The server vouches for these names; a node must not choose them.
+            let message = format!("the tag {HOST_NAMES_TAG} is for administrators to set, on the registered node");
+            return Err(ApiError::Validation(message));
+        }
         let activation = Uuid::parse_str(&input.activation_id).map_err(|_| refusal(RegisterError::Activation))?;
         if input.activation_code.len() > MAX_CODE {
             return Err(refusal(RegisterError::Activation));

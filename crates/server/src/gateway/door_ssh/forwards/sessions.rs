@@ -17,10 +17,9 @@ use crate::gateway::launch::launch_ports;
 use crate::gateway::peer::FrameStream;
 use crate::gateway::ports::PortSession;
 use crate::identity::Caller;
+use crate::identity::ssh::SSH_PURPOSE;
 use crate::{Server, lock};
 
-/// What the sessions are for, as people see it.
-const PURPOSE: &str = "ssh";
 /// Most sessions that a connection has at a time: its node's, and those of targets.
 const MAX_SESSIONS: usize = 32;
 
@@ -50,7 +49,7 @@ impl Aim {
             passthrough: matches!(self, Self::Passthrough(_)),
             os_user: os_user.filter(|_| matches!(self, Self::Node(_))),
             reason: None,
-            purpose: PURPOSE.to_owned(),
+            purpose: SSH_PURPOSE.to_owned(),
         }
     }
 }

@@ -33,6 +33,7 @@ mod ports;
 mod postgres;
 mod rdp;
 mod sessions;
+mod ssh_certificates;
 mod ssh_door;
 mod ssh_forwards;
 mod ssh_hostile;

@@ -21,6 +21,8 @@ pub(crate) mod sanitize;
 pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod ssh;
+pub(crate) mod ssh_agent;
+pub(crate) mod ssh_certificates;
 pub(crate) mod ssh_config;
 pub(crate) mod stdio;
 pub(crate) mod table;

@@ -15,6 +15,7 @@ pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod forward;
 pub(crate) mod kill;
+pub(crate) mod login;
 pub(crate) mod ls;
 pub(crate) mod migrate;
 pub(crate) mod play;
@@ -27,6 +28,7 @@ pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod shell;
 pub(crate) mod ssh;
+pub(crate) mod ssh_authority;
 pub(crate) mod ssh_config;
 pub(crate) mod sshd;
 pub(crate) mod target;
@@ -96,6 +98,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Plugin(arguments) => plugin::run(arguments),
         Command::Completion(arguments) => completion::run(&arguments),
+        Command::Login(arguments) => wait_for(login::run(arguments)),
+        Command::Logout(arguments) => wait_for(login::run_logout(arguments)),
+        Command::SshAuthority(arguments) => wait_for(ssh_authority::run(arguments)),
         Command::Ssh(arguments) => ssh::run(arguments),
         Command::SshConfig(arguments) => wait_for(ssh_config::run(arguments)),
         Command::Sshd(arguments) => sshd::run(&arguments),

@@ -32,7 +32,8 @@ enum SshdCommand {
     /// Write the drop-in file, have sshd check it, and reload sshd
     #[command(
         after_help = "The file is DIR/sshd_config.d/00-munjigi.conf. A command that is set already is asked after the\n\
-        agent (--no-chain refuses instead). If sshd does not like the result, everything is as before.\n\n\
+        agent (--no-chain refuses instead). Certificates of `munjigi login` are believed too, if the agent has had the\n\
+        authority's keys from its server and nothing else is set. If sshd does not like the result, everything is as before.\n\n\
         Example: munjigi sshd install --data-dir /var/lib/munjigi-agent"
     )]
     Install {
@@ -49,6 +50,9 @@ enum SshdCommand {
         /// Refuse if another AuthorizedKeysCommand is set
         #[arg(long)]
         no_chain: bool,
+        /// Leave certificates alone: sshd believes neither the deployment's authority nor has a host certificate
+        #[arg(long)]
+        no_certificates: bool,
     },
     /// Say whether sshd asks the agent
     #[command(after_help = "The exit status is 0 only if it does.\n\n\
@@ -126,8 +130,8 @@ impl Place {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Finish> {
     match &arguments.command {
-        SshdCommand::Install { place, agent, user, program, no_chain } => {
-            install(place, agent, user.as_deref(), program.as_deref(), *no_chain)
+        SshdCommand::Install { place, agent, user, program, no_chain, no_certificates } => {
+            install(place, agent, user.as_deref(), program.as_deref(), *no_chain, !no_certificates)
         }
         SshdCommand::Status { place, agent } => status(place, agent),
         SshdCommand::Remove { place } => remove(place),
@@ -140,6 +144,7 @@ fn install(
     user: Option<&str>,
     program: Option<&Path>,
     no_chain: bool,
+    certificates: bool,
 ) -> anyhow::Result<Finish> {
     let (daemon, drop_in, socket) = (place.daemon(), place.drop_in(), agent.socket()?);
     if let Some(pid) = daemon.overridden_by()? {
@@ -161,7 +166,17 @@ fn install(
         }
         let chain_user = before.as_ref().map(|before| before.user.as_str());
         let user = account(user.or(chain_user))?;
-        let line = Line { program, socket: &socket, user: &user, other: before.as_ref().map(|b| b.command.as_str()) };
+        let (further, told) = match agent.data_dir.as_deref().filter(|_| certificates) {
+            Some(data_dir) => certificate_settings(&daemon, data_dir)?,
+            None => (Vec::new(), "certificates are left as they were".to_owned()),
+        };
+        let line = Line {
+            program,
+            socket: &socket,
+            user: &user,
+            other: before.as_ref().map(|b| b.command.as_str()),
+            further: &further,
+        };
         drop_in.write(&line)?;
         daemon.check().context("sshd does not accept the new file")?;
         let after = daemon.keys_command()?.map(|after| after.command);
@@ -172,9 +187,9 @@ fn install(
                 drop_in.pattern().display()
             );
         }
-        anyhow::Ok((user, before))
+        anyhow::Ok((user, before, told))
     })();
-    let (user, before) = match result {
+    let (user, before, told) = match result {
         Ok(done) => done,
         Err(error) => {
             drop_in.put_back(old.as_deref())?;
@@ -182,6 +197,7 @@ fn install(
         }
     };
     print(&format!("wrote {}: sshd asks the agent at {} as {user}\n", drop_in.path().display(), socket.display()))?;
+    print(&format!("{told}\n"))?;
     if let Some(before) = before {
         print(&format!("when no pushed key fits, sshd's former command is asked: {}\n", escaped(&before.command)))?;
     }
@@ -193,6 +209,32 @@ fn install(
     }
     place.reload(&daemon)?;
     Ok(Finish::Done)
+}
+
+/// Returns the settings about certificates that fit, and what to say of them. What an administrator has set stays: a
+/// second authority beside ours is theirs to arrange.
+fn certificate_settings(daemon: &Daemon, data_dir: &Path) -> anyhow::Result<(Vec<String>, String)> {
+    let data_dir = std::path::absolute(data_dir).context("the data directory has no absolute path")?;
+    let files = munjigi_agent::ssh_files(&data_dir);
+    // Without the list of revoked keys, sshd would let nobody in by any key.
+    if !files.user_authorities.is_file() || !files.revoked.is_file() {
+        let told = "certificates are left as they were: the agent has no authority's keys yet; install again once it is online";
+        return Ok((Vec::new(), told.to_owned()));
+    }
+    for name in ["trustedusercakeys", "revokedkeys"] {
+        if let Some(value) = daemon.setting(name)? {
+            let value = escaped(&value);
+            return Ok((
+                Vec::new(),
+                format!("certificates are left as they were: sshd has a {name} of its own ({value})"),
+            ));
+        }
+    }
+    let host = files.host_certificate.is_file() && daemon.setting("hostcertificate")?.is_none();
+    let level = daemon.setting("loglevel")?.unwrap_or_default();
+    let lines = drop_in::certificate_lines(&files, host, &level)?;
+    let and_host = if host { ", and shows a host certificate" } else { "" };
+    Ok((lines, format!("sshd believes certificates of `munjigi login`{and_host}")))
 }
 
 /// Chooses the account of the helper: never root, which must not run it.
@@ -225,11 +267,30 @@ fn status(place: &Place, agent: &Agent) -> anyhow::Result<Finish> {
     print(&text)?;
     let listens = socket.exists();
     print(if listens { "the agent listens\n" } else { "the agent has had no key yet, or does not run\n" })?;
+    if let Some(data_dir) = agent.data_dir.as_deref() {
+        print(&certificate_status(&daemon, data_dir)?)?;
+    }
     if let Some(pid) = daemon.overridden_by()? {
         print(&format!("the running sshd (process {pid}) has a command of its own on its command line\n"))?;
         return Ok(Finish::Problems);
     }
     Ok(if asks { Finish::Done } else { Finish::Problems })
+}
+
+/// Says what sshd does with certificates.
+fn certificate_status(daemon: &Daemon, data_dir: &Path) -> anyhow::Result<String> {
+    let files = munjigi_agent::ssh_files(&std::path::absolute(data_dir).context("the data directory has no path")?);
+    let is_ours = |name: &str, file: &Path| {
+        anyhow::Ok(daemon.setting(name)?.is_some_and(|value| value.split(' ').any(|path| Path::new(path) == file)))
+    };
+    let believes = is_ours("trustedusercakeys", &files.user_authorities)? && is_ours("revokedkeys", &files.revoked)?;
+    let shows = is_ours("hostcertificate", &files.host_certificate)?;
+    let people = match believes {
+        true => "sshd believes certificates of `munjigi login`, but revoked ones",
+        false => "sshd does not believe certificates of `munjigi login`",
+    };
+    let host = if shows { "sshd shows a host certificate" } else { "sshd shows no host certificate of ours" };
+    Ok(format!("{people}\n{host}\n"))
 }
 
 fn remove(place: &Place) -> anyhow::Result<Finish> {

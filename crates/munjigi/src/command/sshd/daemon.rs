@@ -80,6 +80,13 @@ impl Daemon {
         Ok(value("authorizedkeyscommand").zip(user).map(|(command, user)| KeysCommand { command, user }))
     }
 
+    /// Returns the value of a setting, wherever it is set; `None` for `none`.
+    pub(super) fn setting(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let settings = self.ask("-T")?;
+        let line = settings.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.filter(|value| *value != "none").map(str::to_owned))
+    }
+
     /// Returns the running sshd whose command line sets a command: that wins over every file.
     pub(super) fn overridden_by(&self) -> anyhow::Result<Option<i32>> {
         let entries = fs::read_dir("/proc").context("cannot look at the running processes")?;

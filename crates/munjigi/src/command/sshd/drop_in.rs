@@ -28,6 +28,28 @@ pub(super) struct Line<'a> {
     pub(super) user: &'a str,
     /// sshd's command from before, as it stood in its settings.
     pub(super) other: Option<&'a str>,
+    /// What else sshd is told, whole lines: whose certificates it believes, and how much it writes down.
+    pub(super) further: &'a [String],
+}
+
+/// Returns the lines that have sshd believe the deployment's certificates. `log_level` is what sshd has now.
+pub(super) fn certificate_lines(
+    files: &munjigi_agent::SshFiles,
+    host_certificate: bool,
+    log_level: &str,
+) -> anyhow::Result<Vec<String>> {
+    let mut lines = vec![
+        format!("TrustedUserCAKeys {}", plain(&files.user_authorities)?),
+        format!("RevokedKeys {}", plain(&files.revoked)?),
+    ];
+    if host_certificate {
+        lines.push(format!("HostCertificate {}", plain(&files.host_certificate)?));
+    }
+    // Only then does sshd write down which certificate it refuses.
+    if ["QUIET", "FATAL", "ERROR", "INFO"].contains(&log_level.to_ascii_uppercase().as_str()) {
+        lines.push("LogLevel VERBOSE".to_owned());
+    }
+    Ok(lines)
 }
 
 impl Line<'_> {
@@ -43,7 +65,13 @@ impl Line<'_> {
     }
 
     fn text(&self) -> anyhow::Result<String> {
-        Ok(format!("{MARK}AuthorizedKeysCommand {}\nAuthorizedKeysCommandUser {}\n", self.command()?, self.user))
+        let mut text =
+            format!("{MARK}AuthorizedKeysCommand {}\nAuthorizedKeysCommandUser {}\n", self.command()?, self.user);
+        for line in self.further {
+            text.push_str(line);
+            text.push('\n');
+        }
+        Ok(text)
     }
 }
 
@@ -140,7 +168,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let drop_in = DropIn::new(directory.path());
         let (program, socket) = (Path::new("/opt/munjigi"), Path::new("/run/munjigi/mi-1.sock"));
-        let line = Line { program, socket, user: "nobody", other: Some("/usr/bin/sss_ssh_authorizedkeys %u") };
+        let line = Line {
+            program,
+            socket,
+            user: "nobody",
+            other: Some("/usr/bin/sss_ssh_authorizedkeys %u"),
+            further: &["LogLevel VERBOSE".to_owned()],
+        };
         assert!(drop_in.write(&line).unwrap_err().to_string().contains("Include"));
         fs::create_dir(directory.path().join("sshd_config.d")).unwrap();
         assert!(drop_in.take_away().unwrap().is_none());
@@ -149,7 +183,7 @@ mod tests {
         let text = String::from_utf8(content.clone()).unwrap();
         assert!(text.ends_with(
             "\nAuthorizedKeysCommand /opt/munjigi authorized-keys --socket /run/munjigi/mi-1.sock %u %t %k -- \
-             /usr/bin/sss_ssh_authorizedkeys %u\nAuthorizedKeysCommandUser nobody\n"
+             /usr/bin/sss_ssh_authorizedkeys %u\nAuthorizedKeysCommandUser nobody\nLogLevel VERBOSE\n"
         ));
         drop_in.put_back(Some(&content)).unwrap();
         assert_eq!(fs::read(drop_in.path()).unwrap(), content);

@@ -60,12 +60,29 @@ const DENIED: &[i64] = &[
     libc::SYS_io_uring_register,
 ];
 
+/// What a process needs to start others of its kind and to end them.
+const FOR_PROGRAMS: &[i64] = &[libc::SYS_execve, libc::SYS_execveat, libc::SYS_kill];
+
 /// Confines this process and everything that it starts from here on; calls in `also` are refused too. Call while it has
 /// one thread.
 pub(crate) fn confine(also: &[i64]) -> anyhow::Result<()> {
+    confine_but_for(&[], also)
+}
+
+/// As [`confine`], but it may run programs, which are confined as it is.
+pub(crate) fn confine_with_programs(also: &[i64]) -> anyhow::Result<()> {
+    confine_but_for(FOR_PROGRAMS, also)
+}
+
+fn confine_but_for(allowed: &[i64], also: &[i64]) -> anyhow::Result<()> {
     nix::sys::prctl::set_dumpable(false).context("failed to protect this process's memory")?;
     nix::sys::prctl::set_no_new_privs().context("failed to renounce new privileges")?;
-    let denied: BTreeMap<i64, Vec<_>> = DENIED.iter().chain(also).map(|number| (*number, Vec::new())).collect();
+    let denied: BTreeMap<i64, Vec<_>> = DENIED
+        .iter()
+        .chain(also)
+        .filter(|number| !allowed.contains(number))
+        .map(|number| (*number, Vec::new()))
+        .collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let arch = std::env::consts::ARCH.try_into().context("this processor has no system call filter")?;
     let filter =

@@ -19,6 +19,7 @@ mod listener;
 mod lock;
 mod register;
 mod ring;
+mod rsync_worker;
 mod spawn_half;
 mod sys;
 mod tool;

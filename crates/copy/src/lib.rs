@@ -13,6 +13,7 @@ mod progress;
 mod pump;
 mod receive;
 mod send;
+pub mod sftp;
 mod sources;
 mod store;
 mod walk;

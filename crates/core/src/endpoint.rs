@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::destination::{Destination, DestinationError};
+use crate::file_command::{FileCommandError, RsyncCall};
 use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
 use crate::wire::message::{EndpointWish, ListenWish, PortWish, endpoint_wish};
 
@@ -18,7 +19,9 @@ pub const MAX_ENDPOINTS: usize = 64;
 /// Longest path in bytes: Linux' `PATH_MAX` without the final NUL.
 pub const MAX_PATH_BYTES: usize = 4095;
 /// Longest text of an endpoint in bytes.
-const MAX_TEXT_BYTES: usize = MAX_PATH_BYTES + 16;
+const MAX_TEXT_BYTES: usize = MAX_RSYNC_BYTES + 16;
+/// Longest call of rsync in bytes, so that it fits a grant.
+const MAX_RSYNC_BYTES: usize = 12 * 1024;
 /// How [`Endpoint::Agent`] is written.
 const AGENT: &str = "agent";
 
@@ -40,10 +43,53 @@ pub enum Endpoint {
     ListenUnix(NodePath),
     /// A socket that the node makes for the session's OS user, behind which is the client's SSH agent.
     Agent,
+    /// Files of the session's OS user by SFTP, each judged by the gateway, which alone opens this.
+    Files(FileAccess),
+    /// `rsync` on the node as the session's OS user, followed by the gateway, which alone opens this.
+    Rsync(Box<RsyncCall>),
+}
+
+/// What a session may do with files at most; each is judged by itself on top of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileAccess {
+    /// Write, and change what there is.
+    Upload,
+    /// Read.
+    Download,
+    /// Both.
+    Both,
+}
+
+impl FileAccess {
+    const ALL: [Self; 3] = [Self::Upload, Self::Download, Self::Both];
+
+    /// Returns its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+            Self::Both => "both",
+        }
+    }
+
+    /// Reads its word.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|access| access.as_str() == text)
+    }
+
+    /// Whether files may be written.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Upload | Self::Both)
+    }
+
+    /// Whether files may be read.
+    pub const fn reads(self) -> bool {
+        matches!(self, Self::Download | Self::Both)
+    }
 }
 
 /// Why something is no endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// The host or port of a destination.
     #[error(transparent)]
@@ -57,6 +103,9 @@ pub enum EndpointError {
     /// Not an address to listen on.
     #[error("an address to listen on is an IP address and a port from 0 to 65535")]
     Listen,
+    /// Not a call of rsync that is taken.
+    #[error(transparent)]
+    Rsync(#[from] FileCommandError),
     /// None of the forms.
     #[error(
         "an endpoint is HOST:PORT, :PORT, unix:PATH, upload:PATH, download:PATH, listen:ADDRESS:PORT, listen-unix:PATH or \
@@ -83,6 +132,7 @@ impl Endpoint {
     pub fn needs_user(&self) -> bool {
         match self {
             Self::Unix(_) | Self::Upload(_) | Self::Download(_) | Self::ListenUnix(_) | Self::Agent => true,
+            Self::Files(_) | Self::Rsync(_) => true,
             Self::Tcp(_) | Self::Listen(_) => false,
         }
     }
@@ -102,6 +152,8 @@ impl Endpoint {
             Self::Listen(at) => out.u8(5).text(&at.0.to_string()),
             Self::ListenUnix(path) => out.u8(8).text(path.as_str()),
             Self::Agent => out.u8(9),
+            Self::Files(access) => out.u8(6).text(access.as_str()),
+            Self::Rsync(call) => out.u8(7).text(&call.to_string()),
         }
     }
 
@@ -123,6 +175,12 @@ impl Endpoint {
             }
             8 => path(fields).map(Self::ListenUnix),
             9 => Ok(Self::Agent),
+            6 => FileAccess::parse(fields.text(16)?).map(Self::Files).ok_or(FieldError::Unknown),
+            7 => {
+                let text = fields.text(MAX_RSYNC_BYTES)?;
+                let call = text.parse::<RsyncCall>().ok().filter(|call| call.to_string() == text);
+                call.map(|call| Self::Rsync(Box::new(call))).ok_or(FieldError::Unknown)
+            }
             _ => Err(FieldError::Unknown),
         }
     }
@@ -157,6 +215,8 @@ impl fmt::Display for Endpoint {
             Self::Listen(at) => write!(f, "listen:{at}"),
             Self::ListenUnix(path) => write!(f, "listen-unix:{path}"),
             Self::Agent => f.write_str(AGENT),
+            Self::Files(access) => write!(f, "files:{}", access.as_str()),
+            Self::Rsync(call) => write!(f, "rsync:{call}"),
         }
     }
 }
@@ -206,6 +266,12 @@ impl FromStr for Endpoint {
         }
         if let Some(at) = text.strip_prefix("listen:").and_then(|rest| rest.parse::<SocketAddr>().ok()) {
             return Ok(Self::Listen(ListenAddress(at)));
+        }
+        if let Some(access) = text.strip_prefix("files:").and_then(FileAccess::parse) {
+            return Ok(Self::Files(access));
+        }
+        if let Some(call) = text.strip_prefix("rsync:--") {
+            return Ok(Self::Rsync(Box::new(format!("--{call}").parse()?)));
         }
         let (host, port) = text.rsplit_once(':').ok_or(EndpointError::Form)?;
         let port = port.parse().map_err(|_| DestinationError::Port)?;
@@ -302,6 +368,8 @@ impl From<&Endpoint> for EndpointWish {
             }
             Endpoint::ListenUnix(path) => Kind::ListenUnix(path.0.clone()),
             Endpoint::Agent => Kind::Agent(true),
+            Endpoint::Files(access) => Kind::Files(access.as_str().to_owned()),
+            Endpoint::Rsync(call) => Kind::Rsync(call.to_string()),
         };
         Self { kind: Some(kind) }
     }
@@ -328,6 +396,9 @@ impl TryFrom<&EndpointWish> for Endpoint {
             Kind::ListenUnix(path) => NodePath::new(path).map(Self::ListenUnix),
             Kind::Agent(true) => Ok(Self::Agent),
             Kind::Agent(false) => Err(EndpointError::Form),
+            Kind::Files(access) => FileAccess::parse(access).map(Self::Files).ok_or(EndpointError::Form),
+            Kind::Rsync(call) if call.len() > MAX_RSYNC_BYTES => Err(EndpointError::Form),
+            Kind::Rsync(call) => Ok(Self::Rsync(Box::new(call.parse()?))),
         }
     }
 }
@@ -336,7 +407,7 @@ impl TryFrom<&EndpointWish> for Endpoint {
 mod tests {
     use super::*;
 
-    const TEXTS: [&str; 14] = [
+    const TEXTS: [&str; 16] = [
         ":5432",
         "localhost:22",
         "db.internal:5432",
@@ -351,6 +422,8 @@ mod tests {
         "listen:[::1]:8080",
         "listen-unix:~/run/app.sock",
         "agent",
+        "files:both",
+        "rsync:--server --sender '-logDtpre.iLsfxCIvu' . /srv/a\\ b ~/*.log",
     ];
 
     #[test]
@@ -365,7 +438,7 @@ mod tests {
             let mut fields = FieldReader::new(&bytes, b"").unwrap();
             assert_eq!(Endpoint::get(&mut fields), Ok(endpoint.clone()));
             fields.end().unwrap();
-            assert_eq!(serde_json::to_string(&endpoint).unwrap(), format!("\"{text}\""));
+            assert_eq!(serde_json::to_value(&endpoint).unwrap(), text);
         }
         assert_eq!("[FD00::7]:443".parse::<Endpoint>().unwrap().to_string(), "[fd00::7]:443");
         assert_eq!(":22".parse::<Endpoint>().unwrap().to_string(), "localhost:22");
@@ -392,6 +465,8 @@ mod tests {
             "download:/a\nb",
             "listen:127.0.0.1",
             "listen:127.0.0.1:65536",
+            "files:all",
+            "rsync:--server --daemon . /",
             &long,
         ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");

@@ -8,7 +8,8 @@ mod trail;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use munjigi_core::endpoint::Endpoint;
+use munjigi_core::endpoint::{Endpoint, FileAccess};
+use munjigi_core::policy::Tree;
 
 use crate::api::error::Denial;
 use crate::api::operation::Requirement;
@@ -16,6 +17,8 @@ use crate::api::ssm::target::node_requirement;
 use crate::door::{self, Decided, RequestMeta};
 use crate::gateway::copying::PathJudge;
 use crate::gateway::facts::SessionFacts;
+use crate::gateway::files::{FileJudge, FileQuestion};
+use crate::gateway::ports::Ledger;
 use crate::identity::{Caller, Principal};
 use crate::store::{Node, StoreError, StoredTarget};
 use crate::{Server, targets};
@@ -38,6 +41,7 @@ const UPLOAD: &str = "munjigi:UploadFile";
 const DOWNLOAD: &str = "munjigi:DownloadFile";
 const ADDRESS: &str = "munjigi:DestinationAddress";
 const BYTES: &str = "munjigi:TransferredBytes";
+const PATH: &str = "munjigi:Path";
 
 /// One endpoint as policy is asked about it.
 #[derive(Debug, Clone, Copy)]
@@ -74,17 +78,20 @@ impl<'a> Reaching<'a> {
         Self { carried, ..self }
     }
 
-    /// Returns the action that reaching the endpoint is.
-    pub(crate) fn action(self) -> &'static str {
+    /// Returns the actions that reaching the endpoint is, at least one.
+    pub(crate) fn actions(self) -> &'static [&'static str] {
         match self.endpoint {
-            Endpoint::Tcp(_) if self.passthrough => PASSTHROUGH,
-            Endpoint::Tcp(_) | Endpoint::Unix(_) => OPEN,
-            Endpoint::Listen(at) if at.socket().ip().to_canonical().is_loopback() => REVERSE,
-            Endpoint::Listen(_) => REVERSE_NETWORK,
-            Endpoint::ListenUnix(_) => REVERSE,
-            Endpoint::Agent => AGENT,
-            Endpoint::Upload(_) => UPLOAD,
-            Endpoint::Download(_) => DOWNLOAD,
+            Endpoint::Tcp(_) if self.passthrough => &[PASSTHROUGH],
+            Endpoint::Tcp(_) | Endpoint::Unix(_) => &[OPEN],
+            Endpoint::Listen(at) if at.socket().ip().to_canonical().is_loopback() => &[REVERSE],
+            Endpoint::Listen(_) => &[REVERSE_NETWORK],
+            Endpoint::ListenUnix(_) => &[REVERSE],
+            Endpoint::Agent => &[AGENT],
+            Endpoint::Upload(_) | Endpoint::Files(FileAccess::Upload) => &[UPLOAD],
+            Endpoint::Download(_) | Endpoint::Files(FileAccess::Download) => &[DOWNLOAD],
+            Endpoint::Files(FileAccess::Both) => &[UPLOAD, DOWNLOAD],
+            Endpoint::Rsync(call) if call.sends() => &[DOWNLOAD],
+            Endpoint::Rsync(_) => &[UPLOAD],
         }
     }
 
@@ -105,7 +112,9 @@ impl<'a> Reaching<'a> {
                 }
             }
             Endpoint::Unix(path) => requirement.with("munjigi:DestinationPath", path.as_str()),
-            Endpoint::Upload(path) | Endpoint::Download(path) => requirement.with("munjigi:Path", path.as_str()),
+            Endpoint::Upload(path) | Endpoint::Download(path) => requirement.with(PATH, path.as_str()),
+            // Which files there will be is not known yet; each is asked about by itself.
+            Endpoint::Files(_) | Endpoint::Rsync(_) => requirement.with_open(PATH),
             Endpoint::ListenUnix(path) => requirement.with("munjigi:ListenPath", path.as_str()),
             Endpoint::Agent => requirement,
             Endpoint::Listen(at) => {
@@ -150,8 +159,8 @@ pub(crate) async fn judge(
         Ok(resource) => resource,
         Err(gone) => return Ok(Judged { decided: Vec::new(), denial: Some(gone.message), asks_address: false }),
     };
-    let needed = resource.requirement(server, reaching);
-    let (decided, verdict) = door::judge(server, principal, vec![needed], request);
+    let needed = resource.requirements(server, reaching).collect();
+    let (decided, verdict) = door::judge(server, principal, needed, request);
     let asked = |one: &Decided| one.decision.missing_context_keys.iter().any(|key| key.eq_ignore_ascii_case(ADDRESS));
     let asks_address = decided.iter().any(asked);
     Ok(Judged { decided, denial: verdict.err().map(|denial| denial.message), asks_address })
@@ -173,7 +182,7 @@ pub(crate) async fn standing(
         Err(gone) => return Ok(Err(gone)),
     };
     let reaching = facts.endpoints.iter().map(|endpoint| Reaching::of(endpoint, facts));
-    let mut needed: Vec<_> = reaching.map(|reaching| resource.requirement(server, reaching)).collect();
+    let mut needed: Vec<_> = reaching.flat_map(|reaching| resource.requirements(server, reaching)).collect();
     if facts.forward.as_ref().is_some_and(|forward| forward.dynamic) {
         needed.push(resource.about(server, DYNAMIC));
     }
@@ -199,8 +208,12 @@ impl Resource {
         })
     }
 
-    fn requirement(&self, server: &Server, reaching: Reaching<'_>) -> Requirement {
-        reaching.describe(self.about(server, reaching.action()))
+    fn requirements<'a>(
+        &'a self,
+        server: &'a Server,
+        reaching: Reaching<'a>,
+    ) -> impl Iterator<Item = Requirement> + 'a {
+        reaching.actions().iter().map(move |action| reaching.describe(self.about(server, action)))
     }
 
     fn about(&self, server: &Server, action: &'static str) -> Requirement {
@@ -228,8 +241,73 @@ pub(crate) async fn file_judge(
         let present = server.identities.present(&caller).ok_or_else(gone)?;
         let reaching = Reaching::of(&endpoint, &facts);
         let resource = resource.as_ref().map_err(|denial| denial.message.clone())?;
-        let asked = reaching.as_user(resource.about(&server, reaching.action()).with("munjigi:Path", path));
-        let judged = door::judge(&server, present.principal(), vec![asked], &request).1;
+        let about = reaching.actions().iter().map(|action| resource.about(&server, action).with(PATH, path));
+        let asked = about.map(|about| reaching.as_user(about)).collect();
+        let judged = door::judge(&server, present.principal(), asked, &request).1;
         judged.map_err(|denial| format!("{path:?}: {}", denial.message))
     }))
+}
+
+/// Prepares to judge every use of a file over SFTP, `scp` or `rsync`, as the caller is permitted at that moment.
+pub(crate) async fn sftp_judge(
+    server: &Arc<Server>,
+    caller: &Caller,
+    facts: &Arc<SessionFacts>,
+    ledger: &Arc<Ledger>,
+    request: &RequestMeta,
+) -> Result<FileJudge, StoreError> {
+    let node = server.known_nodes.get(server, &facts.node).await?;
+    let resource = Resource::of(server, facts, node).await?;
+    let (server, caller, facts) = (Arc::clone(server), caller.clone(), Arc::clone(facts));
+    let (ledger, request) = (Arc::clone(ledger), request.clone());
+    Ok(Box::new(move |question: FileQuestion<'_>| {
+        let gone = || "the caller's access has ended".to_owned();
+        let present = server.identities.present(&caller).ok_or_else(gone)?;
+        let resource = resource.as_ref().map_err(|denial| denial.message.clone())?;
+        let (action, path) = match question {
+            FileQuestion::Upload(path) | FileQuestion::UploadTree(path) => (UPLOAD, path),
+            FileQuestion::Download(path) | FileQuestion::DownloadTree(path) | FileQuestion::DownloadSome(path) => {
+                (DOWNLOAD, path)
+            }
+        };
+        let mut asked = resource.about(&server, action).with("munjigi:OsUser", facts.os_user.as_str());
+        asked = asked.with(BYTES, ledger.carried().to_string());
+        let tree = match question {
+            FileQuestion::Upload(_) | FileQuestion::Download(_) => None,
+            FileQuestion::UploadTree(_) | FileQuestion::DownloadTree(_) => Some(Tree::All),
+            FileQuestion::DownloadSome(_) => Some(Tree::Some),
+        };
+        asked = match tree {
+            Some(tree) => asked.with_tree(PATH, path, tree),
+            None => asked.with(PATH, path),
+        };
+        let request = RequestMeta { time: crate::clock::now(), ..request.clone() };
+        let judged = door::judge(&server, present.principal(), vec![asked], &request).1;
+        judged.map_err(|denial| match tree.is_some() {
+            true => format!("policies do not allow everything below {path:?}: {}", denial.message),
+            false => format!("{path:?}: {}", denial.message),
+        })
+    }))
+}
+
+/// Returns what a caller's policies leave possible with files on a node, before any path is known; nothing is audited, since
+/// the start of a session asks again.
+pub(crate) fn possible_access(
+    server: &Server,
+    principal: &Principal,
+    node: &Node,
+    os_user: &str,
+    request: &RequestMeta,
+) -> Option<FileAccess> {
+    let may = |action: &'static str| {
+        let asked = node_requirement(server, action, node).with(BYTES, "0").with_open(PATH);
+        let asked = if os_user.is_empty() { asked } else { asked.with("munjigi:OsUser", os_user) };
+        door::judge(server, principal, vec![asked], request).1.is_ok()
+    };
+    match (may(UPLOAD), may(DOWNLOAD)) {
+        (true, true) => Some(FileAccess::Both),
+        (true, false) => Some(FileAccess::Upload),
+        (false, true) => Some(FileAccess::Download),
+        (false, false) => None,
+    }
 }

@@ -192,7 +192,7 @@ impl Ports {
                 let socket = reach::handed(&endpoint, handing).await?;
                 return Ok((Near::from_fd(socket).map_err(|error| failed(&error))?, endpoint.to_string()));
             }
-            Endpoint::Upload(_) | Endpoint::Download(_) => {
+            Endpoint::Upload(_) | Endpoint::Download(_) | Endpoint::Files(_) | Endpoint::Rsync(_) => {
                 let answer = spawn.reach(&port.id, &endpoint, wish.grant.to_vec()).await;
                 let socket = answer.map_err(|error| failed(&error))??.pop();
                 let socket = socket.ok_or_else(|| failed(&"the privileged half sent no socket"))?;

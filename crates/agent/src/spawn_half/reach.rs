@@ -63,7 +63,9 @@ impl SpawnHalf {
     /// Answers whether a session may reach an endpoint; with what was reached, where this half must do it.
     pub(super) fn reach(&mut self, request: u64, session: &SessionId, endpoint: &Endpoint, grant: &[u8]) {
         let reached = self.try_reach(session, endpoint, grant).and_then(|()| match endpoint {
-            Endpoint::Upload(_) | Endpoint::Download(_) => self.start_copying(session, endpoint).map(Some),
+            Endpoint::Upload(_) | Endpoint::Download(_) | Endpoint::Files(_) | Endpoint::Rsync(_) => {
+                self.start_copying(session, endpoint).map(Some)
+            }
             Endpoint::Unix(path) => self.connect_unix(session, path).map(Some),
             Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => {
                 self.start_listening(session, endpoint).map(Some)

@@ -22,6 +22,15 @@ impl ContextValue {
     }
 }
 
+/// What is asked about a path and every path below it ([`Context::set_tree`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// Is the answer yes for all of them? What cannot be told is no.
+    All,
+    /// Could it be yes for one of them? What cannot be told is yes.
+    Some,
+}
+
 /// The values a request brings for condition keys and variables. Key names fold case, tag names in them too, so that
 /// `aws:resourcetag/ENV` finds `aws:ResourceTag/Env`; values are kept as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +38,8 @@ pub struct Context {
     by_folded_name: HashMap<Box<str>, ContextValue, BuildHasherDefault<NameHasher>>,
     /// Folded names of keys whose value is not known yet; few.
     open: Vec<Box<str>>,
+    /// Folded names of keys that stand for a path and everything below it, with that path; few.
+    trees: Vec<(Box<str>, Box<str>, Tree)>,
 }
 
 impl Context {
@@ -64,6 +75,16 @@ impl Context {
         self
     }
 
+    /// Lets a key stand for a path and every path below it. For [`Tree::All`] a condition on it counts as true in an
+    /// Allow if it certainly is for all of them, and in a Deny unless it certainly is for none; for [`Tree::Some`] it
+    /// is the other way round.
+    pub fn set_tree(&mut self, key: &str, path: &str, tree: Tree) -> &mut Self {
+        let folded = fold(key);
+        self.by_folded_name.remove(folded.as_str());
+        self.trees.push((folded.into(), path.trim_end_matches('/').into(), tree));
+        self
+    }
+
     /// Returns what a key holds; `None` when it is absent.
     pub fn get(&self, key: &str) -> Option<&ContextValue> {
         self.get_folded(&fold(key))
@@ -81,6 +102,10 @@ impl Context {
 
     pub(super) fn is_open(&self, folded: &str) -> bool {
         self.open.iter().any(|open| **open == *folded)
+    }
+
+    pub(super) fn tree(&self, folded: &str) -> Option<(&str, Tree)> {
+        self.trees.iter().find(|(name, ..)| **name == *folded).map(|(_, path, tree)| (&**path, *tree))
     }
 
     pub(super) fn get_folded(&self, folded: &str) -> Option<&ContextValue> {

@@ -23,7 +23,7 @@ mod request;
 pub mod size;
 mod statement;
 
-pub use context::{Context, ContextValue};
+pub use context::{Context, ContextValue, Tree};
 pub use decision::{Decision, Effect, Layer, MatchedStatement, Outcome};
 pub use document::{Policy, PolicyKind};
 pub use error::{PolicyError, Position, Warning};

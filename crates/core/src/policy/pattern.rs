@@ -123,6 +123,24 @@ impl Template {
         }
     }
 
+    /// Tells whether the last element is a run of any characters.
+    pub(super) fn ends_in_run(&self) -> bool {
+        self.tokens.last() == Some(&Token::Run)
+    }
+
+    /// Tells whether an element fits more than one text.
+    pub(super) fn has_wildcards(&self) -> bool {
+        self.tokens.iter().any(|token| !matches!(token, Token::Literal(_) | Token::Variable(_)))
+    }
+
+    /// Returns the text before the first wildcard; `None` when a variable has no value, which fits nothing.
+    pub(super) fn literal_head(&self, scope: &Scope<'_>) -> Option<String> {
+        let values = self.resolve(scope)?;
+        let pieces = (0..self.tokens.len()).map(|index| self.piece(index, &values));
+        let literals = pieces.map_while(|piece| if let Some(Piece::Literal(text)) = piece { Some(text) } else { None });
+        Some(literals.collect())
+    }
+
     /// Finds the variables' values; `None` when one of them has none, which makes the whole element match nothing.
     pub(super) fn resolve<'a>(&'a self, scope: &Scope<'a>) -> Option<Vec<&'a str>> {
         let mut values = Vec::with_capacity(self.variables.len());

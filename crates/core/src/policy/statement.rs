@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::action::{Action, ActionPattern};
 use super::arn_match::ResourcePattern;
 use super::condition::Condition;
+use super::context::Tree;
 use super::error::Position;
 use super::pattern::Scope;
 use super::principal::{Principal, PrincipalElement, Reach};
@@ -55,11 +56,20 @@ impl Statement {
         let holds = reach != Reach::None
             && (speaks_of_action || self.speaks_of_action(subject))
             && self.speaks_of_resource(subject)
-            && self.conditions.iter().all(|condition| match subject.scope.is_open(condition.key()) {
-                true => self.allows,
-                false => condition.holds(&subject.scope),
-            });
+            && self.conditions.iter().all(|condition| self.fulfils(condition, &subject.scope));
         if holds { reach } else { Reach::None }
+    }
+
+    /// Tells whether a condition counts as true: of a key without a known value, so that the answer is on the safe side.
+    fn fulfils(&self, condition: &Condition, scope: &Scope<'_>) -> bool {
+        if scope.is_open(condition.key()) {
+            return self.allows;
+        }
+        match scope.context.tree(condition.key().folded()) {
+            None => condition.holds(scope),
+            Some((path, tree)) if self.allows == (tree == Tree::All) => condition.holds_for_tree(path, scope),
+            Some((path, _)) => condition.may_hold_in_tree(path, scope),
+        }
     }
 
     /// Tells whether the request's action is among the statement's.

@@ -70,6 +70,7 @@ impl Asciicast {
             EventKind::Connection(connection) => self.line(event.at, "m", &connection.to_string(), out),
             EventKind::Statement(statement) => self.line(event.at, "m", &statement.to_string(), out),
             EventKind::File(file) => self.line(event.at, "m", &file.to_string(), out),
+            EventKind::FileChange(change) => self.line(event.at, "m", &change.to_string(), out),
             EventKind::StatementEnd(end) => self.line(event.at, "m", &end.to_string(), out),
             EventKind::End { exit, .. } => {
                 self.flush(event.at, out);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::StartMeta;
 use super::connection::Connection;
 use super::file::FileCopied;
+use super::file_change::FileChange;
 use super::frame::MAX_RECORD_PAYLOAD;
 use super::statement::{Statement, StatementEnd};
 use crate::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
@@ -64,6 +65,8 @@ pub enum EventKind {
     StatementEnd(Box<StatementEnd>),
     /// A file was copied, or was not.
     File(Box<FileCopied>),
+    /// A file was changed, or used in parts, or was not.
+    FileChange(Box<FileChange>),
     /// The session ended; always the last event, written by sealing.
     End {
         /// Why it ended.
@@ -109,6 +112,7 @@ const CONNECTION: u8 = 9;
 const STATEMENT: u8 = 10;
 const STATEMENT_END: u8 = 11;
 const FILE: u8 = 12;
+const FILE_CHANGE: u8 = 13;
 
 impl Event {
     /// Appends the event's coding. The caller has cut output and input to what fits into a record.
@@ -140,6 +144,7 @@ impl Event {
             EventKind::Statement(statement) => statement.encode(out),
             EventKind::StatementEnd(end) => end.encode(out),
             EventKind::File(file) => file.encode(out),
+            EventKind::FileChange(change) => change.encode(out),
             EventKind::End { reason, exit } => {
                 put_bytes(out, reason.as_str().as_bytes());
                 match exit {
@@ -170,6 +175,7 @@ impl Event {
             EventKind::Statement(_) => STATEMENT,
             EventKind::StatementEnd(_) => STATEMENT_END,
             EventKind::File(_) => FILE,
+            EventKind::FileChange(_) => FILE_CHANGE,
             EventKind::End { .. } => END,
         }
     }
@@ -199,6 +205,7 @@ impl Event {
             STATEMENT => EventKind::Statement(Box::new(Statement::decode(cursor)?)),
             STATEMENT_END => EventKind::StatementEnd(Box::new(StatementEnd::decode(cursor)?)),
             FILE => EventKind::File(Box::new(FileCopied::decode(cursor)?)),
+            FILE_CHANGE => EventKind::FileChange(Box::new(FileChange::decode(cursor)?)),
             END => EventKind::End {
                 reason: EndReason::parse(&cursor.text(MAX_MARKER_BYTES)?)?,
                 exit: match cursor.byte()? {

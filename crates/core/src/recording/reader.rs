@@ -91,7 +91,8 @@ impl Tally {
             | EventKind::Marker { .. }
             | EventKind::Statement(_)
             | EventKind::StatementEnd(_)
-            | EventKind::File(_) => {}
+            | EventKind::File(_)
+            | EventKind::FileChange(_) => {}
             EventKind::End { .. } => self.ended = true,
         }
         self.last_at = event.at;

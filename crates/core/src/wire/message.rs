@@ -158,7 +158,7 @@ pub struct ForwardWish {
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct EndpointWish {
     /// One of the kinds.
-    #[prost(oneof = "endpoint_wish::Kind", tags = "1, 2, 3, 4, 5, 8, 9")]
+    #[prost(oneof = "endpoint_wish::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: Option<endpoint_wish::Kind>,
 }
 
@@ -188,6 +188,12 @@ pub mod endpoint_wish {
         /// A socket behind which is the client's SSH agent; always true.
         #[prost(bool, tag = "9")]
         Agent(bool),
+        /// Files of the OS user by SFTP; the word says what may be done with them at most. From the server to the node.
+        #[prost(string, tag = "6")]
+        Files(String),
+        /// `rsync` as the OS user, with these arguments. From the server to the node.
+        #[prost(string, tag = "7")]
+        Rsync(String),
     }
 }
 

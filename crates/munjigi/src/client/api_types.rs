@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::recording::{
-    Connection, Event, EventKind, FileCopied, InputData, StartMeta, Statement, StatementEnd,
+    Connection, Event, EventKind, FileChange, FileCopied, InputData, StartMeta, Statement, StatementEnd,
 };
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream, TerminalSize};
 use munjigi_core::time::Timestamp;
@@ -231,7 +231,8 @@ pub(crate) struct RecordingPart<E> {
 pub(crate) struct RecordedEvent {
     /// Microseconds since the session's start.
     pub(crate) at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File`,
+    /// `FileChange` or `End`.
     pub(crate) kind: String,
     /// `Start`: who did what where.
     pub(crate) meta: Option<StartMeta>,
@@ -257,6 +258,8 @@ pub(crate) struct RecordedEvent {
     pub(crate) statement_end: Option<StatementEnd>,
     /// `File`: what was copied.
     pub(crate) file: Option<FileCopied>,
+    /// `FileChange`: what was done to a file.
+    pub(crate) file_change: Option<FileChange>,
     /// `End`: why.
     pub(crate) reason: Option<String>,
     /// `End`: exit code.
@@ -290,6 +293,7 @@ impl RecordedEvent {
             "Connection" => EventKind::Connection(Box::new(self.connection?)),
             "Statement" => EventKind::Statement(Box::new(self.statement?)),
             "File" => EventKind::File(Box::new(self.file?)),
+            "FileChange" => EventKind::FileChange(Box::new(self.file_change?)),
             "StatementEnd" => EventKind::StatementEnd(Box::new(self.statement_end?)),
             "End" => EventKind::End {
                 reason: EndReason::parse(self.reason.as_deref().unwrap_or_default())?,

@@ -155,6 +155,7 @@ fn told(event: Event, line_end: &str) -> Event {
         EventKind::Statement(statement) => statement,
         EventKind::StatementEnd(end) => end,
         EventKind::File(file) => file,
+        EventKind::FileChange(change) => change,
         _ => return event,
     };
     let bytes = Bytes::from(format!("{line}{line_end}").replace("\r\n", "\n").replace('\n', line_end));

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use munjigi_core::policy::PolicyList;
+use munjigi_core::policy::{PolicyList, Tree};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -244,6 +244,8 @@ pub struct Requirement {
     pub(crate) context: Vec<(String, Vec<String>, Values)>,
     /// Condition keys whose value will only be known later; whoever leaves them open asks again then.
     pub(crate) open: Vec<&'static str>,
+    /// Condition keys that stand for a path and everything below it.
+    pub(crate) trees: Vec<(&'static str, String, Tree)>,
 }
 
 impl PartialEq for Requirement {
@@ -258,6 +260,7 @@ impl PartialEq for Requirement {
             && self.resource_type == other.resource_type
             && self.context == other.context
             && self.open == other.open
+            && self.trees == other.trees
     }
 }
 
@@ -278,6 +281,7 @@ impl Requirement {
             guard: None,
             context: Vec::new(),
             open: Vec::new(),
+            trees: Vec::new(),
         }
     }
 
@@ -313,6 +317,15 @@ impl Requirement {
     #[must_use]
     pub fn with_open(mut self, key: &'static str) -> Self {
         self.open.push(key);
+        self
+    }
+
+    /// Lets a condition key stand for a path and every path below it ([`Context::set_tree`]).
+    ///
+    /// [`Context::set_tree`]: munjigi_core::policy::Context::set_tree
+    #[must_use]
+    pub fn with_tree(mut self, key: &'static str, path: impl Into<String>, tree: Tree) -> Self {
+        self.trees.push((key, path.into(), tree));
         self
     }
 

@@ -47,6 +47,9 @@ pub fn judge(
         for key in &requirement.open {
             asked.context.leave_open(key);
         }
+        for (key, path, tree) in &requirement.trees {
+            asked.context.set_tree(key, path, *tree);
+        }
         let decision = policy::evaluate(&policies, &asked);
         let denial = (!decision.is_allowed()).then(|| Denial {
             reason: decision.code(),

@@ -5,7 +5,7 @@
 
 mod eye;
 mod follow;
-mod outbox;
+pub(in crate::gateway) mod outbox;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +31,7 @@ pub(crate) fn direction(endpoint: &Endpoint) -> Option<FileDirection> {
         Endpoint::Upload(_) => Some(FileDirection::Upload),
         Endpoint::Download(_) => Some(FileDirection::Download),
         Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) | Endpoint::ListenUnix(_) | Endpoint::Agent => None,
+        Endpoint::Files(_) | Endpoint::Rsync(_) => None,
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod door_lane;
 pub(crate) mod door_link;
 pub(crate) mod door_ssh;
 pub mod facts;
+pub(crate) mod files;
 mod forward;
 pub mod hub;
 pub(crate) mod incoming;

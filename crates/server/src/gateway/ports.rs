@@ -62,6 +62,9 @@ pub enum PortError {
     /// What the node is could not be read, so policy could not be asked.
     #[error("the server could not ask its policies; try again")]
     NotJudged,
+    /// Files that only a door which follows their use may reach.
+    #[error("files are served over SSH alone: use sftp, scp or rsync there, or munjigi cp")]
+    OnlyFollowed,
     /// No endpoint was named, and the session has not exactly one.
     #[error("the session has not exactly one endpoint; name one")]
     NoEndpoint,
@@ -92,7 +95,7 @@ impl PortError {
             Self::TooMany => "TooManyConnections",
             Self::Denied(_) | Self::NotNamed(_) => "AccessDeniedException",
             Self::NotJudged => "ServiceUnavailableException",
-            Self::NoEndpoint => "ValidationException",
+            Self::NoEndpoint | Self::OnlyFollowed => "ValidationException",
             Self::NotConnected(_) => "TargetNotConnected",
             Self::TimedOut => "ConnectionTimedOut",
             Self::Refused { code, .. } => code,
@@ -138,6 +141,7 @@ impl PortSession {
     /// Makes one connection to the only endpoint of a session whose start was judged. Dropping the future gives it up.
     pub async fn connect(&self) -> Result<PortStream, PortError> {
         match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
+            (None, [Endpoint::Files(_) | Endpoint::Rsync(_)]) => Err(PortError::OnlyFollowed),
             (None, [only]) => self.make(only, None).await,
             _ => Err(PortError::NoEndpoint),
         }
@@ -157,12 +161,35 @@ impl PortSession {
             (None, [only]) => only.clone(),
             (None, _) => return Err(PortError::NoEndpoint),
         };
+        // What passes there must be followed; see `connect_for_files`.
+        if matches!(endpoint, Endpoint::Files(_) | Endpoint::Rsync(_)) {
+            return Err(PortError::OnlyFollowed);
+        }
         let named = facts.endpoints.contains(&endpoint);
         match &facts.forward {
             Some(_) => self.make(&endpoint, Some((caller, request))).await,
             None if named => self.make(&endpoint, None).await,
             None => Err(PortError::NotNamed(endpoint)),
         }
+    }
+
+    /// Makes the connection of a session for files. Whoever calls this follows everything that passes.
+    pub(super) async fn connect_for_files(
+        &self,
+        caller: &Caller,
+        request: &RequestMeta,
+    ) -> Result<PortStream, PortError> {
+        match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
+            (Some(_), [only @ (Endpoint::Files(_) | Endpoint::Rsync(_))]) => {
+                self.make(only, Some((caller, request))).await
+            }
+            _ => Err(PortError::NoEndpoint),
+        }
+    }
+
+    /// Returns the session's connections.
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Takes a connection that somebody made to a port on which the node listens for the session.
@@ -319,9 +346,12 @@ impl PortSession {
                         Endpoint::Tcp(_) | Endpoint::Listen(_) => cut_address(&accepted.address),
                         // The node chooses where.
                         Endpoint::Agent => cut_path(&accepted.address),
-                        Endpoint::Unix(_) | Endpoint::ListenUnix(_) | Endpoint::Upload(_) | Endpoint::Download(_) => {
-                            endpoint.to_string()
-                        }
+                        Endpoint::Unix(_)
+                        | Endpoint::ListenUnix(_)
+                        | Endpoint::Upload(_)
+                        | Endpoint::Download(_)
+                        | Endpoint::Files(_)
+                        | Endpoint::Rsync(_) => endpoint.to_string(),
                     };
                     Ok(Opened { stream, early, address, listener })
                 }

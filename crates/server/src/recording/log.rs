@@ -567,6 +567,7 @@ fn weight(event: &Event) -> usize {
         EventKind::Statement(statement) => size_of_val(&**statement) + statement.weight(),
         EventKind::StatementEnd(end) => size_of_val(&**end) + end.weight(),
         EventKind::File(file) => size_of_val(&**file) + file.weight(),
+        EventKind::FileChange(change) => size_of_val(&**change) + change.weight(),
         EventKind::Start(_) | EventKind::Input { .. } | EventKind::Resize(_) | EventKind::End { .. } => 0,
     };
     EVENT_BYTES + data

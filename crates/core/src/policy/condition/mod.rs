@@ -263,6 +263,34 @@ impl Condition {
         }
     }
 
+    /// Tells whether the condition certainly is true for a path and everything below it.
+    pub(super) fn holds_for_tree(&self, path: &str, scope: &Scope<'_>) -> bool {
+        match &self.values {
+            Values::Text(comparison, templates) if self.operator.negated => {
+                !templates.iter().any(|template| comparison.may_hold_in_tree(template, path, scope))
+            }
+            Values::Text(comparison, templates) => {
+                templates.iter().any(|template| comparison.holds_for_tree(template, path, scope))
+            }
+            Values::Null(wanted) => wanted.contains(&false),
+            _ => false,
+        }
+    }
+
+    /// Tells whether the condition may be true for a path or something below it.
+    pub(super) fn may_hold_in_tree(&self, path: &str, scope: &Scope<'_>) -> bool {
+        match &self.values {
+            Values::Text(comparison, templates) if self.operator.negated => {
+                !templates.iter().any(|template| comparison.holds_for_tree(template, path, scope))
+            }
+            Values::Text(comparison, templates) => {
+                templates.iter().any(|template| comparison.may_hold_in_tree(template, path, scope))
+            }
+            Values::Null(wanted) => wanted.contains(&false),
+            _ => true,
+        }
+    }
+
     /// Tells whether a value of the request compares well with at least one value of the policy, negation aside.
     fn equals_any(&self, value: &str, scope: &Scope<'_>) -> bool {
         // The conversion of the value is counted once, each comparison by itself.

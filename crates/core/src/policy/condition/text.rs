@@ -27,6 +27,29 @@ impl TextComparison {
     }
 }
 
+impl TextComparison {
+    /// Tells whether a path and everything below it certainly fits.
+    pub(super) fn holds_for_tree(self, template: &Template, path: &str, scope: &Scope<'_>) -> bool {
+        // What fits one text and ends in a run fits every longer one too. An empty path is the root.
+        let root = if path.is_empty() { "/" } else { path };
+        self == Self::Like && template.ends_in_run() && template.matches(root, scope)
+    }
+
+    /// Tells whether a path or something below it may fit.
+    pub(super) fn may_hold_in_tree(self, template: &Template, path: &str, scope: &Scope<'_>) -> bool {
+        let Some(mut head) = template.literal_head(scope) else { return false };
+        let mut path = path.to_owned();
+        if self == Self::Folded {
+            (head, path) = (fold(&head), fold(&path));
+        }
+        let whole = self != Self::Like || !template.has_wildcards();
+        match head.strip_prefix(path.as_str()) {
+            Some(below) => below.is_empty() || below.starts_with('/'),
+            None => !whole && path.starts_with(&head),
+        }
+    }
+}
+
 /// Returns the text of a template without wildcards.
 fn substituted(template: &Template, scope: &Scope<'_>) -> Option<String> {
     let values = template.resolve(scope)?;

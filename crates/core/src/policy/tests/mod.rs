@@ -7,6 +7,7 @@ mod generate;
 mod hostile;
 mod malformed;
 mod naive;
+mod trees;
 mod vectors;
 
 /// A small deterministic generator (xorshift64*), so that a failure names its seed and repeats.

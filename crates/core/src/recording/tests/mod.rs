@@ -132,7 +132,19 @@ fn files() -> Vec<Event> {
     let (direction, hash, why) = (FileDirection::Download, [0; 32], "no space".to_owned());
     let bad = FileCopied { direction, hash, why, ..good.clone() };
     assert!(!good.to_string().contains('\u{1b}') && bad.to_string().ends_with("no space"));
-    [good, bad].map(|file| Event { at: 58, kind: EventKind::File(Box::new(file)) }).into()
+    let change = FileChange {
+        connection: 2,
+        action: FileAction::Look,
+        path: "/srv/a\u{1b}[2J".to_owned(),
+        detail: "/srv/b".to_owned(),
+        bytes: 9,
+        why: String::new(),
+    };
+    let failed = FileChange { action: FileAction::ReadParts, why: "no".to_owned(), ..change.clone() };
+    assert!(!change.to_string().contains('\u{1b}') && failed.to_string().ends_with(": no"));
+    let mut events: Vec<_> = [good, bad].map(|file| Event { at: 58, kind: EventKind::File(Box::new(file)) }).into();
+    events.extend([change, failed].map(|change| Event { at: 58, kind: EventKind::FileChange(Box::new(change)) }));
+    events
 }
 
 #[test]

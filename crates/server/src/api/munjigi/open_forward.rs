@@ -260,8 +260,8 @@ async fn required(
     };
     for endpoint in aim.endpoints(input) {
         let reaching = Reaching::new(endpoint, &user, input.passthrough);
-        let needed = aim.requirements(server, reaching.action(), &input.target);
-        required.extend(needed.into_iter().map(|one| reaching.describe(one)));
+        let needed = reaching.actions().iter().flat_map(|action| aim.requirements(server, action, &input.target));
+        required.extend(needed.map(|one| reaching.describe(one)));
     }
     if input.dynamic {
         required.extend(aim.requirements(server, forwarding::DYNAMIC, &input.target));
@@ -278,7 +278,7 @@ async fn required(
 }
 
 /// Returns the OS user that the session has without a wish; `None` if nobody names one.
-async fn usual_user(server: &Server, caller: &Caller, node: &Node) -> Result<Option<String>, ApiError> {
+pub(crate) async fn usual_user(server: &Server, caller: &Caller, node: &Node) -> Result<Option<String>, ApiError> {
     let preferences = server.preferences.get(&server.store).await?;
     let run_as = preferences.run_as.then_some(preferences.run_as_user.as_str());
     Ok(default_user(server, caller.principal(), node, false, run_as))

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
 use munjigi_core::recording::{
-    Connection, Event, EventKind, FileCopied, InputData, StartMeta, Statement, StatementEnd,
+    Connection, Event, EventKind, FileChange, FileCopied, InputData, StartMeta, Statement, StatementEnd,
 };
 use munjigi_core::session::{EndReason, ExitStatus, OutputStream};
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,8 @@ pub struct ReadRecordingOutput {
 pub struct RecordedEvent {
     /// Microseconds since the session's start.
     at: u64,
-    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File` or `End`.
+    /// `Start`, `Output`, `Input`, `Resize`, `Marker`, `Connection`, `Statement`, `StatementEnd`, `File`,
+    /// `FileChange` or `End`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<StartMeta>,
@@ -100,6 +101,9 @@ pub struct RecordedEvent {
     /// `File`: what was copied; `Text` has it as a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<FileCopied>,
+    /// `FileChange`: what was done to a file; `Text` has it as a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_change: Option<FileChange>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<EndReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,9 @@ impl From<Event> for RecordedEvent {
                 Self { kind: "Statement", text: Some(statement.to_string()), statement: Some(*statement), ..shown }
             }
             EventKind::File(file) => Self { kind: "File", text: Some(file.to_string()), file: Some(*file), ..shown },
+            EventKind::FileChange(change) => {
+                Self { kind: "FileChange", text: Some(change.to_string()), file_change: Some(*change), ..shown }
+            }
             EventKind::StatementEnd(end) => {
                 Self { kind: "StatementEnd", text: Some(end.to_string()), statement_end: Some(*end), ..shown }
             }

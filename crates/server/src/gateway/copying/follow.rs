@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::eye::{Eye, From};
-use super::outbox::{Entry, Outbox};
+use super::outbox::{Entry, Noted, Outbox};
 
 /// How much is read at once behind the beginning of a message for which the reader has no room, bytes.
 const ASIDE: usize = 4 * 1024;
@@ -55,7 +55,7 @@ impl<S> Followed<S> {
         let files = self.eye.take();
         match looked.denied {
             None if files.is_empty() => {}
-            None => self.outbox.push(files.into_iter().map(|file| Entry { file, denied: None })),
+            None => self.outbox.push(files.into_iter().map(|file| Entry { what: Noted::Copied(file), denied: None })),
             Some(why) => self.deny(why, files),
         }
         Ok((looked.taken, looked.held))
@@ -68,7 +68,7 @@ impl<S> Followed<S> {
             .into_iter()
             .map(|file| {
                 let denied = if file.why == why { tell.take() } else { None };
-                Entry { file, denied }
+                Entry { what: Noted::Copied(file), denied }
             })
             .collect();
         self.outbox.push(entries);
@@ -222,7 +222,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
 impl<S> Drop for Followed<S> {
     fn drop(&mut self) {
         self.eye.end("the connection ended before it was complete");
-        self.outbox.push(self.eye.take().into_iter().map(|file| Entry { file, denied: None }));
+        self.outbox.push(self.eye.take().into_iter().map(|file| Entry { what: Noted::Copied(file), denied: None }));
         self.outbox.close();
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::PathJudge;
 use super::eye::{Eye, From, Looked};
 use super::follow::Followed;
-use super::outbox::Outbox;
+use super::outbox::{Noted, Outbox};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -129,7 +129,10 @@ fn written(outbox: &Outbox) -> Vec<FileCopied> {
             if let Some(denied) = entry.denied {
                 denied.send(()).unwrap();
             }
-            entry.file
+            match entry.what {
+                Noted::Copied(file) => file,
+                Noted::Changed(change) => panic!("{change:?}"),
+            }
         })
         .collect()
 }

@@ -273,6 +273,7 @@ impl Ledger {
                 EventKind::Statement(statement) => size_of_val(&**statement) + statement.weight(),
                 EventKind::StatementEnd(end) => size_of_val(&**end) + end.weight(),
                 EventKind::File(file) => size_of_val(&**file) + file.weight(),
+                EventKind::FileChange(change) => size_of_val(&**change) + change.weight(),
                 _ => 0,
             };
         let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(STATEMENT_ROOM);

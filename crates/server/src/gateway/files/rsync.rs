@@ -1,0 +1,237 @@
+//! `rsync`, run by a worker on the node and followed here: where its paths lead is judged before it begins, and what it did to
+//! each file is written down as it tells.
+//!
+//! What passes is rsync's own protocol and is not read. So policy must allow everything below the paths; where it
+//! tells paths apart there, rsync is refused.
+
+use std::io;
+use std::sync::Arc;
+
+use munjigi_core::file_command::RsyncCall;
+use munjigi_core::file_command::rsync_link::{
+    GO, HEADER_BYTES, KIND_DATA, KIND_ERRORS, RsyncDone, RsyncSays, body_length,
+};
+use munjigi_core::recording::{FileAction, FileChange, FileCopied, FileDirection};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+
+use super::session::FilesSession;
+use super::{FileEnd, FileJudge, FileQuestion};
+use crate::Server;
+use crate::gateway::copying::outbox::{Entry, Noted, Outbox};
+
+/// Bytes of the client that are carried at once.
+const PIECE: usize = 128 * 1024;
+/// rsync's own status for an error in starting (`RERR_STARTCLIENT`).
+const START_FAILED: u32 = 5;
+/// rsync's own status for a connection that broke (`RERR_STREAMIO`).
+const BROKE: u32 = 12;
+
+/// Serves one call of rsync.
+pub(super) async fn serve<S, E>(
+    server: &Arc<Server>,
+    session: &FilesSession,
+    stream: S,
+    mut errors: E,
+    call: &RsyncCall,
+) -> FileEnd
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+    E: AsyncWrite + Send + Unpin,
+{
+    let Some((connection, judge)) = session.take() else { return FileEnd::failed("the session has no connection") };
+    let number = connection.number();
+    let journal = session.journal(&connection);
+    let outbox = Arc::new(Outbox::default());
+    let facts = Arc::clone(&session.session().handle().facts);
+    let written = tokio::spawn(Arc::clone(&outbox).write(Arc::clone(server), facts, journal));
+    let follow = Follow { call, judge, outbox: &outbox, number };
+    let ended = follow.carry(stream, connection, &mut errors).await;
+    outbox.close();
+    // What was done is written before its client hears that it is over.
+    let _ = written.await;
+    match ended {
+        Ok(_) if outbox.is_lost() => FileEnd::failed("what was done could not be written into the trail"),
+        Ok(ended) => ended,
+        Err(error) => FileEnd { status: BROKE, message: format!("the transfer ended: {error}") },
+    }
+}
+
+/// Follows one call.
+pub(super) struct Follow<'a> {
+    pub(super) call: &'a RsyncCall,
+    pub(super) judge: FileJudge,
+    pub(super) outbox: &'a Arc<Outbox>,
+    pub(super) number: u64,
+}
+
+impl Follow<'_> {
+    /// Carries it to its end.
+    pub(super) async fn carry<S, N, E>(&self, stream: S, node: N, errors: &mut E) -> io::Result<FileEnd>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+        N: AsyncRead + AsyncWrite + Send + Unpin,
+        E: AsyncWrite + Send + Unpin,
+    {
+        let (mut from_client, mut to_client) = tokio::io::split(stream);
+        let (mut from_node, mut to_node) = tokio::io::split(node);
+        let paths = match message(&mut from_node, &mut Vec::new()).await? {
+            Message::Says(RsyncSays::Ready { paths }) => paths,
+            Message::Says(RsyncSays::Failed { why }) => return Ok(failed(&why)),
+            _ => return Err(invalid("the node does not keep to the protocol")),
+        };
+        if let Err(why) = self.judge(&paths) {
+            self.denied(&paths, &why).await?;
+            return Ok(failed(&why));
+        }
+        to_node.write_all(&[GO]).await?;
+        to_node.flush().await?;
+        let towards_node = async {
+            let mut piece = vec![0; PIECE];
+            loop {
+                let count = from_client.read(&mut piece).await?;
+                if count == 0 {
+                    return to_node.shutdown().await;
+                }
+                to_node.write_all(piece.get(..count).unwrap_or_default()).await?;
+                to_node.flush().await?;
+            }
+        };
+        let towards_client = async {
+            let mut body = Vec::new();
+            loop {
+                match message(&mut from_node, &mut body).await? {
+                    Message::Data => {
+                        to_client.write_all(&body).await?;
+                        to_client.flush().await?;
+                    }
+                    Message::Errors => {
+                        errors.write_all(&body).await?;
+                        errors.flush().await?;
+                    }
+                    Message::Says(RsyncSays::Done { done, path, size, hash, why }) => {
+                        self.room().await?;
+                        self.note(self.told(done, &path, size, hash, why));
+                    }
+                    Message::Says(RsyncSays::Exit { status }) => {
+                        to_client.shutdown().await?;
+                        return Ok(FileEnd { status: u32::from(status), message: String::new() });
+                    }
+                    Message::Says(RsyncSays::Failed { why }) => return Ok(failed(&why)),
+                    Message::Says(RsyncSays::Ready { .. }) => {
+                        return Err(invalid("the node does not keep to the protocol"));
+                    }
+                }
+            }
+        };
+        tokio::pin!(towards_node, towards_client);
+        tokio::select! {
+            ended = &mut towards_client => ended,
+            broken = &mut towards_node => match broken {
+                Ok(()) => towards_client.await,
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Asks policy about everything that rsync may touch.
+    fn judge(&self, paths: &[Vec<u8>]) -> Result<(), String> {
+        let question = |path: &str| match self.call.sends() {
+            true => (self.judge)(FileQuestion::DownloadTree(path)),
+            false => (self.judge)(FileQuestion::UploadTree(path)),
+        };
+        if self.call.follows_links() {
+            // A link may lead anywhere.
+            question("/")?;
+        }
+        paths.iter().try_for_each(|path| {
+            if !path.starts_with(b"/") {
+                return Err("the node named a path that is none".to_owned());
+            }
+            question(&String::from_utf8_lossy(path))
+        })
+    }
+
+    fn direction(&self) -> FileDirection {
+        if self.call.sends() { FileDirection::Download } else { FileDirection::Upload }
+    }
+
+    /// Writes down what policy refused, and waits until the trail has it.
+    async fn denied(&self, paths: &[Vec<u8>], why: &str) -> io::Result<()> {
+        let path = paths.first().map(|path| String::from_utf8_lossy(path).into_owned()).unwrap_or_default();
+        let copied = FileCopied {
+            connection: self.number,
+            direction: self.direction(),
+            path,
+            bytes: 0,
+            kept: 0,
+            hash: [0; 32],
+            why: why.to_owned(),
+        };
+        let (tell, told) = oneshot::channel();
+        self.outbox.push([Entry { what: Noted::Copied(copied), denied: Some(tell) }]);
+        told.await.map_err(|_| io::Error::other("the trail cannot be written"))
+    }
+
+    fn told(&self, done: RsyncDone, path: &[u8], bytes: u64, hash: Option<[u8; 32]>, why: String) -> Noted {
+        let path = String::from_utf8_lossy(path).into_owned();
+        let connection = self.number;
+        let action = match done {
+            RsyncDone::Sent | RsyncDone::Received => {
+                let why = match hash {
+                    Some(_) => String::new(),
+                    None if why.is_empty() => "its hash is not known".to_owned(),
+                    None => why,
+                };
+                let (direction, hash) = (self.direction(), hash.unwrap_or_default());
+                return Noted::Copied(FileCopied { connection, direction, path, bytes, kept: 0, hash, why });
+            }
+            RsyncDone::Removed => FileAction::Remove,
+            RsyncDone::Directory => FileAction::MakeDirectory,
+            RsyncDone::Link => FileAction::SymbolicLink,
+            RsyncDone::HardLink => FileAction::HardLink,
+        };
+        Noted::Changed(FileChange { connection, action, path, detail: String::new(), bytes: 0, why })
+    }
+
+    fn note(&self, what: Noted) {
+        self.outbox.push([Entry { what, denied: None }]);
+    }
+
+    async fn room(&self) -> io::Result<()> {
+        use std::task::Poll;
+        std::future::poll_fn(|cx| if self.outbox.has_room(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        if self.outbox.is_lost() { Err(io::Error::other("the trail cannot be written")) } else { Ok(()) }
+    }
+}
+
+/// What came from the worker.
+enum Message {
+    /// The body is for the client.
+    Data,
+    /// The body is for the client's standard error.
+    Errors,
+    Says(RsyncSays),
+}
+
+async fn message<R: AsyncRead + Unpin>(from: &mut R, body: &mut Vec<u8>) -> io::Result<Message> {
+    let mut head = [0; HEADER_BYTES];
+    from.read_exact(&mut head).await?;
+    let (kind, length) = body_length(head).map_err(|error| invalid(&error.to_string()))?;
+    body.resize(length, 0);
+    from.read_exact(body).await?;
+    match kind {
+        KIND_DATA => Ok(Message::Data),
+        KIND_ERRORS => Ok(Message::Errors),
+        kind => RsyncSays::decode(kind, body).map(Message::Says).map_err(|error| invalid(&error.to_string())),
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn failed(why: &str) -> FileEnd {
+    let why: String = why.chars().filter(|c| !c.is_control()).take(1000).collect();
+    FileEnd { status: START_FAILED, message: format!("rsync: {why}") }
+}

@@ -86,7 +86,8 @@ async fn rules_give_accounts_and_who_is_removed_by_hand_leaves_at_once() {
     settled(&test, "active", &["kim", "kim.at.b", "kim.plus.ops", "lee.at.example.com"]).await;
     call(&test, Service::Iam, "RemoveUserFromGroup", &json!({ "GroupName": "dev", "UserName": "kim" })).await;
     settled(&test, "locked", &["kim"]).await;
-    call(&test, Service::Iam, "AddUserToGroup", &json!({ "GroupName": "dev", "UserName": "kim" })).await;
+    // In other words than the first time: two equal calls of one second are one (T-49).
+    call(&test, Service::Iam, "AddUserToGroup", &json!({ "GroupName": "Dev", "UserName": "kim" })).await;
     settled(&test, "active", &["kim", "kim.at.b", "kim.plus.ops", "lee.at.example.com"]).await;
     // Renamed: the account stays what it is.
     call(&test, Service::Iam, "UpdateUser", &json!({ "UserName": "kim", "NewUserName": "park" })).await;

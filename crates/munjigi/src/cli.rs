@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Ssh(command::ssh::Arguments),
     SshAuthority(command::ssh_authority::Arguments),
     SshConfig(command::ssh_config::Arguments),
+    Approve(command::approve::Arguments),
     Sshd(command::sshd::Arguments),
     AuthorizedKeys(command::authorized_keys::Arguments),
     Completion(command::completion::Arguments),

@@ -38,6 +38,7 @@ mod ssh_door;
 mod ssh_files;
 mod ssh_forwards;
 mod ssh_hostile;
+mod ssh_keys;
 mod ssh_peers;
 mod ssm_agent;
 mod sts;

@@ -66,6 +66,8 @@ pub struct InstanceConnect {
 pub struct SshSettings {
     /// `HOST:PORT` of a listener where SSH is all that is spoken, for example `0.0.0.0:22`; port 0 picks one.
     pub listen: Option<String>,
+    /// Whether somebody without a key may come in once it is approved elsewhere, with an access key.
+    pub approvals: bool,
     /// How long a certificate is good that was asked for without a time; 1 to 168 hours, at most
     /// [`SshSettings::max_certificate_life`].
     #[serde(rename = "certificate_hours", deserialize_with = "hours::<_, 1, 168>")]
@@ -161,6 +163,7 @@ impl Default for SshSettings {
     fn default() -> Self {
         Self {
             listen: None,
+            approvals: true,
             certificate_life: Duration::from_secs(8 * 3600),
             max_certificate_life: Duration::from_secs(24 * 3600),
         }

@@ -3,6 +3,7 @@
 //! Every wait on a peer has a limit, every request runs in a task of its own (a client that leaves does not stop it
 //! half way), and a panic in one is that request's error alone.
 
+mod approve;
 mod gate;
 #[cfg(test)]
 mod tests;
@@ -277,6 +278,9 @@ async fn route(
     if !is_own_host(server, request.headers()) {
         let message = "the Host header names no host of this server; add the name to `names` in its settings";
         return problem(StatusCode::MISDIRECTED_REQUEST, "MisdirectedRequest", message);
+    }
+    if request.method() == Method::GET && path.starts_with(approve::PATH) {
+        return approve::page(&server.deployment.region);
     }
     let meta = meta(server, &connected, request.headers(), request_id);
     if let Some(asked) = doors::Asked::of(request.method(), path, request.headers()) {

@@ -60,6 +60,10 @@ pub struct Server {
     pub(crate) mfa_tries: identity::mfa::Tries,
     /// Keys that were pushed to nodes and not used at the SSH door.
     pub(crate) ssh_pushes: identity::ssh::Pushes,
+    /// SSH logins that wait for somebody's approval.
+    pub(crate) ssh_approvals: identity::ssh::approval::Approvals,
+    /// The URL that people reach this server by, without a slash at its end.
+    pub(crate) endpoint: String,
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,

@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::identity::mfa::Tries;
 use crate::identity::session_token::SessionTokens;
 use crate::identity::ssh::Pushes;
+use crate::identity::ssh::approval::Approvals;
 use crate::identity::{Authenticator, Identities, Providers};
 use crate::keys::Keys;
 use crate::recording::Recordings;
@@ -128,6 +129,8 @@ impl Server {
             oidc,
             mfa_tries: Tries::default(),
             ssh_pushes: Pushes::default(),
+            ssh_approvals: Approvals::default(),
+            endpoint: endpoint.clone(),
             audit,
             recordings,
             gateway: Gateway::default(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod agent;
+pub(crate) mod approve;
 pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod authorized_keys;
@@ -103,6 +104,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Finish> {
         Command::SshAuthority(arguments) => wait_for(ssh_authority::run(arguments)),
         Command::Ssh(arguments) => ssh::run(arguments),
         Command::SshConfig(arguments) => wait_for(ssh_config::run(arguments)),
+        Command::Approve(arguments) => wait_for(approve::run(arguments)),
         Command::Sshd(arguments) => sshd::run(&arguments),
         Command::AuthorizedKeys(arguments) => authorized_keys::run(arguments).map(|()| Finish::Done),
     }

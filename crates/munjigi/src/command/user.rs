@@ -187,6 +187,10 @@ async fn remove(api: &mut Api, name: &str) -> anyhow::Result<Finish> {
         let id = key.text_at(&["AccessKeyId"]).unwrap_or_default();
         iam(api, "DeleteAccessKey", &[user, ("AccessKeyId", id)]).await.doing(api.context(), DOING)?;
     }
+    for key in listed(api, "ListSSHPublicKeys", &[user], "SSHPublicKeys").await? {
+        let id = key.text_at(&["SSHPublicKeyId"]).unwrap_or_default();
+        iam(api, "DeleteSSHPublicKey", &[user, ("SSHPublicKeyId", id)]).await.doing(api.context(), DOING)?;
+    }
     for policy in listed(api, "ListUserPolicies", &[user], "PolicyNames").await? {
         iam(api, "DeleteUserPolicy", &[user, ("PolicyName", policy.text())]).await.doing(api.context(), DOING)?;
     }

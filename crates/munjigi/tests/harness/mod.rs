@@ -1,6 +1,7 @@
 //! Servers, agents, clients and a faulty network for tests. Each stops itself when it is dropped.
 
 pub(crate) mod aws_client;
+pub(crate) mod browser;
 pub(crate) mod cut;
 pub(crate) mod databases;
 pub(crate) mod forward;
@@ -8,6 +9,7 @@ pub(crate) mod link;
 pub(crate) mod raw_ssh;
 pub(crate) mod server;
 pub(crate) mod ssh;
+pub(crate) mod ssh_agent;
 pub(crate) mod sshd;
 pub(crate) mod terminal;
 pub(crate) mod wait;

@@ -150,6 +150,12 @@ impl Caller {
         Self::new(ANONYMOUS.clone(), None)
     }
 
+    /// Returns the caller with the same proof as another view of its principal: with temporary credentials that stand on
+    /// it, for example.
+    pub(crate) fn again_as(&self, principal: Arc<Principal>) -> Self {
+        Self { principal, proof: self.proof.clone() }
+    }
+
     /// Returns the principal.
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal

@@ -5,6 +5,7 @@
 //! becomes a caller (T-33). What the caller may do is not decided here. Whoever is refused reads nothing but SSH's own
 //! sentence; the reason stands in the trail (event `AuthenticateSsh`).
 
+pub mod approval;
 mod certificate;
 mod pushed;
 #[cfg(test)]
@@ -312,6 +313,15 @@ pub enum SshRefusal {
         /// What is wrong with it.
         message: String,
     },
+    /// Too many logins from there wait for an approval, or began of late.
+    #[error("too many logins wait for an approval, or began of late from this address or its network")]
+    TooManyApprovals,
+    /// Somebody said that it is not theirs.
+    #[error("{0} denied the login")]
+    ApprovalDenied(String),
+    /// Nobody answered in time.
+    #[error("nobody approved the login in time")]
+    NotApproved,
     /// The connection ended, or tried too often, and proved nobody.
     #[error("the connection proved nobody")]
     NobodyProved,
@@ -331,6 +341,9 @@ impl SshRefusal {
             Self::PushedForOther => "PushedForOther",
             Self::PrincipalGone => "PrincipalGone",
             Self::Certificate { code, .. } => code,
+            Self::TooManyApprovals => "TooManyApprovals",
+            Self::ApprovalDenied(_) => "ApprovalDenied",
+            Self::NotApproved => "NotApproved",
             Self::NobodyProved => "NobodyProved",
             Self::Failed(_) => "Failed",
         }
@@ -377,6 +390,17 @@ async fn identify(server: &Server, proved: &ProvedKey, wish: &SshWish) -> Result
             identified => identified,
         },
     }
+}
+
+/// Returns the caller that a login becomes which somebody approved with a request.
+pub(crate) fn approved(by: &Caller, request: &RequestMeta) -> Caller {
+    let kind = SshProofKind::Approved {
+        request_id: request.request_id.to_string(),
+        from: request.source_ip,
+        mfa: by.principal().statement().is_some_and(|statement| statement.mfa.is_some()),
+    };
+    let proof = SshProof { access_key: by.access_key().cloned(), ..SshProof::new(kind, String::new()) };
+    Caller::of_ssh(by.principal().clone(), Arc::new(proof))
 }
 
 /// Writes a refused login into the trail; of a flood the first of each kind at once, the rest as their number.

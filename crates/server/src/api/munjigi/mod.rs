@@ -1,6 +1,7 @@
 //! What AWS has no operation for.
 
 pub mod account_rule;
+pub mod approve_ssh_login;
 pub mod attach_session;
 pub mod confirm_account_removal;
 pub mod delete_account_key_file;
@@ -10,6 +11,7 @@ pub mod describe_account_key_files;
 pub mod describe_account_rules;
 pub mod describe_accounts;
 pub mod describe_ssh_authority;
+pub mod describe_ssh_login;
 pub mod describe_targets;
 pub mod explain;
 pub mod issue_ssh_certificate;
@@ -33,6 +35,7 @@ mod target_tests;
 pub mod verify_recording;
 pub mod verify_trail;
 
+pub use approve_ssh_login::ApproveSshLogin;
 pub use attach_session::AttachSession;
 pub use confirm_account_removal::ConfirmAccountRemoval;
 pub use delete_account_key_file::DeleteAccountKeyFile;
@@ -42,6 +45,7 @@ pub use describe_account_key_files::DescribeAccountKeyFiles;
 pub use describe_account_rules::DescribeAccountRules;
 pub use describe_accounts::DescribeAccounts;
 pub use describe_ssh_authority::DescribeSshAuthority;
+pub use describe_ssh_login::DescribeSshLogin;
 pub use describe_targets::DescribeTargets;
 pub use explain::Explain;
 pub use issue_ssh_certificate::IssueSshCertificate;

@@ -10,9 +10,9 @@ use munjigi_core::session::environment_allowed;
 use munjigi_core::ssh::login_name::LoginName;
 use russh::keys::Algorithm;
 use russh::server::{
-    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedCertificate, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedCertificate, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, MethodKind, MethodSet, Pty, Sig};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use super::terminal::{self, Terminal};
 use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
 use crate::http::Pass;
 use crate::identity::Caller;
+use crate::identity::ssh::approval::{self, Approval};
 use crate::identity::ssh::{self, OfferedKey, ProvedCertificate, ProvedKey, SshRefusal, SshWish};
 use crate::{Server, lock};
 
@@ -42,6 +43,8 @@ pub(super) struct Door {
     /// Where that task finds what the login came to.
     login: Arc<Mutex<Login>>,
     ended: CancellationToken,
+    /// A login that waits for somebody's approval, until the client asks for the outcome.
+    approval: Option<Approval>,
     /// Who proved to be who, until the login is complete.
     proved: Option<(Caller, LoginName)>,
     conn: Option<Arc<Conn>>,
@@ -61,7 +64,8 @@ impl Door {
     ) -> Self {
         let Origin { peer, pass, road } = origin;
         let (waiting, controls) = (HashMap::new(), HashMap::new());
-        Self { server, peer, road, pass, stage, login, ended, proved: None, conn: None, waiting, controls }
+        let (approval, proved, conn) = (None, None, None);
+        Self { server, peer, road, pass, stage, login, ended, approval, proved, conn, waiting, controls }
     }
 
     /// Takes note of the first word after the exchange of keys.
@@ -178,6 +182,24 @@ fn told(asked: Result<(), Refusal>, session: &mut Session) -> Result<bool, Error
     Ok(asked.is_ok())
 }
 
+/// Says how a login without a key is approved.
+fn invitation(approval: &Approval) -> String {
+    let (url, code) = (&approval.url, approval.shown_code());
+    let seconds = approval::LIFE.as_secs();
+    format!("To log in, open\n\n    {url}\n\nor run `munjigi approve {code}`. Waiting for {seconds} seconds.\n")
+}
+
+/// Has a client that was not let in by an approval not ask for another: OpenSSH's would, three times.
+fn once(outcome: Auth) -> Auth {
+    match outcome {
+        Auth::Reject { partial_success, .. } => {
+            let methods = MethodSet::from(&[MethodKind::PublicKey][..]);
+            Auth::Reject { proceed_with_methods: Some(methods), partial_success }
+        }
+        outcome => outcome,
+    }
+}
+
 /// Tells whether a signature is one that is refused whatever the key (T-35): RSA with SHA-1.
 fn is_weak(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa)
@@ -219,6 +241,30 @@ impl Handler for Door {
         let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
         let (server, proved) = (self.server.clone(), ProvedCertificate::new(&certificate));
         Ok(self.admit(ssh::authenticate_certificate(&server, proved, &wish).await, login))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        self.logging_in();
+        let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
+        let server = self.server.clone();
+        // Asking for the method shows the link; the client's answer, which holds nothing, waits for the approval.
+        match (response, self.approval.take()) {
+            (None, _) => match approval::begin(&server, &wish).await {
+                Ok(begun) => {
+                    let instructions = invitation(&begun).into();
+                    self.approval = Some(begun);
+                    Ok(Auth::Partial { name: "".into(), instructions, prompts: Vec::new().into() })
+                }
+                Err(refusal) => Ok(once(self.admit(Err(refusal), login))),
+            },
+            (Some(_), Some(begun)) => Ok(once(self.admit(approval::wait(&server, begun).await, login))),
+            (Some(_), None) => Ok(once(Auth::reject())),
+        }
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {

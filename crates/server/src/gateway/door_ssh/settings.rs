@@ -57,12 +57,20 @@ const SIGNATURES: &[Algorithm] = &[
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
+/// Returns how one may log in: without a key only where the server's settings let logins be approved.
+fn methods(server: &Server) -> MethodSet {
+    match server.config.ssh.approvals {
+        true => MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
+        false => MethodSet::from(&[MethodKind::PublicKey][..]),
+    }
+}
+
 /// Returns what a new connection is offered.
 pub(super) fn of(server: &Server, road: &Road) -> anyhow::Result<Arc<Config>> {
     let host = server.ssh_authority.host_key(&names(server, road), clock::now())?;
     Ok(Arc::new(Config {
         server_id: SshId::Standard(Cow::Borrowed(BANNER)),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        methods: methods(server),
         auth_rejection_time: REJECTION_TIME,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host.key.clone()],

@@ -1,0 +1,321 @@
+//! Who somebody at the SSH door is: keys that people registered with the real `aws` and boto3, security keys, pushed keys,
+//! and logins that somebody approves, with OpenSSH's own client.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::faults::user;
+use crate::harness::aws_client::boto3;
+use crate::harness::browser::Browser;
+use crate::harness::ssh::end;
+use crate::harness::ssh_agent::{self, SecurityKey};
+use crate::harness::{TestServer, TestSsh, output, success, wait_for};
+
+/// Flags of a security key's signature: somebody was there.
+const PRESENT: u8 = 0x01;
+
+fn server() -> TestServer {
+    TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n", user()))
+}
+
+/// Registers a key of a file for a user, with `aws`; returns its id.
+fn upload(server: &TestServer, name: &str, file: &std::path::Path) -> String {
+    let body = format!("file://{}", file.display());
+    let answer =
+        server.aws_json(&["iam", "upload-ssh-public-key", "--user-name", name, "--ssh-public-key-body", &body]);
+    answer["SSHPublicKey"]["SSHPublicKeyId"].as_str().unwrap().to_owned()
+}
+
+/// Waits for events of the trail.
+fn events(server: &TestServer, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    wait_for(&format!("the event {name}"), || {
+        let trail = success(&mut server.munjigi(&["audit", "--output", "json"]));
+        let events = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let found: Vec<Value> = events.filter(|event| event["eventName"] == name && wanted(event)).collect();
+        (!found.is_empty()).then_some(found)
+    })
+}
+
+fn refused(server: &TestServer, code: &str) -> Value {
+    events(server, "AuthenticateSsh", |event| event["errorCode"] == code).remove(0)
+}
+
+#[test]
+fn aws_and_boto3_register_show_switch_and_delete_keys() {
+    let server = TestServer::start();
+    let ssh = TestSsh::of(&server);
+    let key = ssh.new_key("ed");
+    let id = upload(&server, "admin", &ssh.path("ed.pub"));
+    let one = ["--user-name", "admin", "--ssh-public-key-id", &id];
+    let aws = |operation: &str, more: &[&str]| {
+        server.aws_json(&[&["iam", operation][..], &one[..], more].concat())["SSHPublicKey"].clone()
+    };
+    let shown = aws("get-ssh-public-key", &["--encoding", "SSH"]);
+    assert_eq!(shown["SSHPublicKeyBody"], key.trim());
+    let md5 = success(Command::new("ssh-keygen").args(["-l", "-E", "md5", "-f"]).arg(ssh.path("ed.pub")));
+    assert_eq!(format!("MD5:{}", shown["Fingerprint"].as_str().unwrap()), md5.split(' ').nth(1).unwrap());
+
+    // An RSA key goes in as OpenSSL has it and comes out in both forms, as ssh-keygen reads them.
+    success(Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f"]).arg(ssh.path("rsa")));
+    let pem = success(Command::new("ssh-keygen").args(["-e", "-m", "PKCS8", "-f"]).arg(ssh.path("rsa.pub")));
+    let rsa = boto3(&server, "iam", "upload_ssh_public_key", &json!({ "UserName": "admin", "SSHPublicKeyBody": pem }));
+    let rsa = rsa["SSHPublicKey"]["SSHPublicKeyId"].as_str().unwrap();
+    let get = |encoding: &str| {
+        let input = json!({ "UserName": "admin", "SSHPublicKeyId": rsa, "Encoding": encoding });
+        let shown = boto3(&server, "iam", "get_ssh_public_key", &input);
+        shown["SSHPublicKey"]["SSHPublicKeyBody"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(get("PEM").trim(), pem.trim());
+    let line = std::fs::read_to_string(ssh.path("rsa.pub")).unwrap();
+    assert_eq!(get("SSH"), line.split(' ').take(2).collect::<Vec<_>>().join(" ").trim());
+
+    aws("update-ssh-public-key", &["--status", "Inactive"]);
+    let listed = boto3(&server, "iam", "list_ssh_public_keys", &json!({ "UserName": "admin" }));
+    let of = |id: &str| listed["SSHPublicKeys"].as_array().unwrap().iter().find(|key| key["SSHPublicKeyId"] == *id);
+    assert_eq!((&of(&id).unwrap()["Status"], &of(rsa).unwrap()["Status"]), (&json!("Inactive"), &json!("Active")));
+    aws("delete-ssh-public-key", &[]);
+    let again = boto3(&server, "iam", "delete_ssh_public_key", &json!({ "UserName": "admin", "SSHPublicKeyId": id }));
+    assert_eq!(again["Error"], "NoSuchEntity", "{again}");
+    for (body, code) in [
+        ("ssh-ed25519 AAAA", "InvalidPublicKey"),
+        ("hello", "UnrecognizedPublicKeyEncoding"),
+        (line.as_str(), "DuplicateSSHPublicKey"),
+    ] {
+        let bad =
+            boto3(&server, "iam", "upload_ssh_public_key", &json!({ "UserName": "admin", "SSHPublicKeyBody": body }));
+        assert_eq!(bad["Error"], code, "{bad}");
+    }
+}
+
+#[test]
+fn a_registered_key_lets_its_owner_in_and_ends_their_sessions_when_it_goes() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let tried = ssh.ssh(&["web-1@gate", "true"]);
+    assert!(tried.code == Some(255) && tried.err.contains("Permission denied"), "{tried:?}");
+    let nobody = refused(&server, "NobodyProved");
+    assert_eq!(nobody["requestParameters"]["node"], "web-1");
+
+    let id = upload(&server, "admin", &ssh.path("id.pub"));
+    assert_eq!(ssh.ssh(&["web-1@gate", "echo in"]).success(), "in\n");
+    let start = events(&server, "StartSession", |_| true).remove(0);
+    let (identity, data) = (&start["userIdentity"], &start["additionalEventData"]);
+    assert_eq!((&identity["type"], &identity["userName"]), (&json!("IAMUser"), &json!("admin")), "{start}");
+    assert_eq!((&data["authenticationMethod"], &data["ssh"]["keyId"]), (&json!("SshPublicKey"), &json!(id)), "{start}");
+    let print = success(Command::new("ssh-keygen").arg("-lf").arg(ssh.path("id.pub")));
+    assert_eq!(data["ssh"]["fingerprint"], print.split(' ').nth(1).unwrap());
+
+    let mut stays = ssh.command("ssh", &["web-1@gate", "echo ready; exec sleep 600"]);
+    let mut stays = stays.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(stays.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "ready\n");
+    success(&mut server.aws(&[
+        "iam",
+        "update-ssh-public-key",
+        "--user-name",
+        "admin",
+        "--ssh-public-key-id",
+        &id,
+        "--status",
+        "Inactive",
+    ]));
+    assert!(!end(&mut stays, "ssh").success(), "its key was switched off");
+    let session = wait_for("the session's end", || {
+        let session = server.sessions().remove(0);
+        session["endReason"].is_string().then_some(session)
+    });
+    assert_eq!(session["endReason"], "revoked", "{session}");
+    let tried = ssh.ssh(&["web-1@gate", "true"]);
+    assert!(tried.code == Some(255) && tried.err.contains("Permission denied"), "{tried:?}");
+}
+
+#[test]
+fn a_security_key_lets_in_only_if_somebody_touched_it() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let keys = [
+        ("ed", SecurityKey::ed25519(), PRESENT),
+        ("ec", SecurityKey::ecdsa(), PRESENT),
+        ("none", SecurityKey::ed25519(), 0),
+    ];
+    for (name, key, flags) in keys {
+        let public = ssh.path(&format!("{name}.pub"));
+        std::fs::write(&public, key.line()).unwrap();
+        upload(&server, "admin", &public);
+        let socket = ssh_agent::serve(ssh.path("").as_path(), name, key, flags);
+        let agent = format!("IdentityAgent={}", socket.display());
+        let identity = format!("IdentityFile={}", public.display());
+        let ran = ssh.ssh(&["-o", &agent, "-o", &identity, "web-1@gate", "echo in"]);
+        match flags {
+            PRESENT => assert_eq!(ran.success(), "in\n", "{name}"),
+            _ => {
+                assert!(ran.code == Some(255) && ran.err.contains("Permission denied"), "{ran:?}");
+                refused(&server, "NoUserPresence");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pushed_key_is_good_at_the_door_too_once_on_its_node_as_its_user() {
+    let server = server();
+    let ssh = TestSsh::of(&server);
+    let socket = ssh.path("keys.sock");
+    let agent = server.agent_configured("web-2", &[], None, &format!("keys_socket = '{}'\n", socket.display()));
+    let instance = agent.node.replacen("mi-", "i-", 1);
+    let file = format!("file://{}", ssh.path("id.pub").display());
+    success(&mut server.aws(&[
+        "ec2-instance-connect",
+        "send-ssh-public-key",
+        "--instance-id",
+        &instance,
+        "--instance-os-user",
+        &user(),
+        "--ssh-public-key",
+        &file,
+    ]));
+    let other = ssh.ssh(&["daemon%web-2@gate", "true"]);
+    assert_eq!(other.code, Some(255), "{other:?}");
+    refused(&server, "PushedForOther");
+    assert_eq!(ssh.ssh(&["web-2@gate", "id -un"]).success().trim(), user());
+    let start = events(&server, "StartSession", |_| true).remove(0);
+    assert_eq!(start["additionalEventData"]["authenticationMethod"], "SshPushedKey", "{start}");
+    let again = ssh.ssh(&["web-2@gate", "true"]);
+    assert_eq!(again.code, Some(255), "used up: {again:?}");
+}
+
+/// An `ssh` without a key that waits for an approval.
+struct Waiting {
+    child: Child,
+    /// The link that it shows.
+    url: String,
+    /// The code of `munjigi approve` that it shows.
+    code: String,
+}
+
+impl Waiting {
+    fn start(ssh: &TestSsh) -> Self {
+        let mut command = ssh.command(
+            "ssh",
+            &["-o", "BatchMode=no", "-o", "LogLevel=INFO", "-o", "PubkeyAuthentication=no", "web-1@gate", "echo in"],
+        );
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut shown = String::new();
+        let (mut url, mut code) = (None, None);
+        while url.is_none() || code.is_none() {
+            let Some(Ok(line)) = lines.next() else { panic!("{shown}: {:?}", child.wait()) };
+            url = url.or_else(|| line.trim().starts_with("https://").then(|| line.trim().to_owned()));
+            code = code.or_else(|| Some(line.split("munjigi approve ").nth(1)?.split('`').next()?.to_owned()));
+            shown.push_str(&line);
+        }
+        // It writes more, which nobody needs; a full pipe would hold it up.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url: url.unwrap(), code: code.unwrap() }
+    }
+
+    /// Returns what it printed and whether it was let in.
+    fn end(mut self) -> (bool, String) {
+        let mut out = String::new();
+        let status = end(&mut self.child, "ssh");
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        (status.success(), out)
+    }
+}
+
+#[test]
+fn a_login_without_a_key_becomes_whoever_approves_it_on_the_command_line() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let waiting = Waiting::start(&ssh);
+    assert!(waiting.url.ends_with(&format!("/approve/{}", waiting.code.replace('-', ""))), "{}", waiting.url);
+    let wrong = output(&mut server.munjigi(&["approve", "--yes", "2222-2222"]));
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("no login waits"), "{wrong:?}");
+    let unsure = output(&mut server.munjigi(&["approve", &waiting.code]));
+    assert!(!unsure.status.success(), "without a terminal nobody was asked: {unsure:?}");
+    let approved = output(&mut server.munjigi(&["approve", "--yes", &waiting.code]));
+    let said = String::from_utf8_lossy(&approved.stderr);
+    assert!(approved.status.success() && said.contains("from 127.0.0.1 to web-1"), "{approved:?}");
+    let code = waiting.code.clone();
+    assert_eq!(waiting.end(), (true, "in\n".to_owned()));
+    let start = events(&server, "StartSession", |_| true).remove(0);
+    assert_eq!(start["additionalEventData"]["authenticationMethod"], "SshApproval", "{start}");
+    assert_eq!(start["userIdentity"]["userName"], "admin");
+    assert!(!output(&mut server.munjigi(&["approve", "--yes", &code])).status.success(), "used up");
+
+    let waiting = Waiting::start(&ssh);
+    success(&mut server.munjigi(&["approve", "--deny", &waiting.code]));
+    assert_eq!(waiting.end(), (false, String::new()));
+    refused(&server, "ApprovalDenied");
+}
+
+#[test]
+fn a_login_is_approved_in_a_browser_whose_key_never_leaves_it() {
+    let server = server();
+    let Some(mut browser) = Browser::start(&server) else { return };
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    server.aws_json(&["iam", "create-user", "--user-name", "alice"]);
+    let policy = json!({ "Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Action": ["munjigi:*", "ssm:*"], "Resource": "*" } });
+    success(&mut server.aws(&[
+        "iam",
+        "put-user-policy",
+        "--user-name",
+        "alice",
+        "--policy-name",
+        "p",
+        "--policy-document",
+        &policy.to_string(),
+    ]));
+    let key = server.aws_json(&["iam", "create-access-key", "--user-name", "alice"])["AccessKey"].clone();
+
+    let waiting = Waiting::start(&ssh);
+    browser.open(&waiting.url);
+    assert_eq!(browser.evaluate("document.getElementById('code').value"), waiting.code.replace('-', ""));
+    fn status(browser: &mut Browser, text: &str) {
+        wait_for(text, || {
+            let shown = browser.evaluate("document.getElementById('status').textContent");
+            shown.as_str().unwrap().contains(text).then_some(())
+        });
+    }
+    let sign_in = |browser: &mut Browser, secret: &str| {
+        let fill = format!(
+            "document.getElementById('key').value = {}; document.getElementById('secret').value = {};
+             document.getElementById('look').click()",
+            key["AccessKeyId"],
+            json!(secret)
+        );
+        browser.evaluate(&fill);
+    };
+    sign_in(&mut browser, "wrong");
+    status(&mut browser, "does not match");
+    assert_eq!(browser.evaluate("document.getElementById('login').hidden"), true);
+    sign_in(&mut browser, key["SecretAccessKey"].as_str().unwrap());
+    wait_for("the login", || (browser.evaluate("document.getElementById('login').hidden") == false).then_some(()));
+    let shown = browser.evaluate("document.getElementById('login').innerText");
+    for part in ["127.0.0.1", "web-1", ":user/alice"] {
+        assert!(shown.as_str().unwrap().contains(part), "{shown}");
+    }
+    browser.evaluate("document.getElementById('approve').click()");
+    status(&mut browser, "Let in");
+    assert_eq!(waiting.end(), (true, "in\n".to_owned()));
+    let start = events(&server, "StartSession", |_| true).remove(0);
+    assert_eq!(start["userIdentity"]["userName"], "alice", "{start}");
+
+    // Nothing of the key is left, and nothing else can run in the page.
+    let left =
+        "document.getElementById('secret').value + localStorage.length + sessionStorage.length + document.cookie";
+    assert_eq!(browser.evaluate(left), "00");
+    let injected = "(() => { const script = document.createElement('script');
+        try { script.textContent = 'window.injected = 1'; document.body.append(script) } catch (error) {}
+        return typeof window.injected })()";
+    assert_eq!(browser.evaluate(injected), "undefined");
+    assert_eq!(browser.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')"), "refused");
+}

@@ -39,6 +39,11 @@ pub(crate) struct Config {
     /// Where sshd's helper asks for pushed keys; default `/run/munjigi/NODE.sock` for root, else `keys.sock` in the
     /// data directory. An absolute path of at most 100 bytes.
     pub(crate) keys_socket: Option<PathBuf>,
+    /// How long sshd is told the keys that the server named last while the server is away, in hours; 1 to 720, default 24.
+    pub(crate) offline_grace_hours: u32,
+    /// Accounts that no key of the server's is good for; for `ec2-user`, `ansible` and whoever else must not wait for or
+    /// depend on it.
+    pub(crate) local_users: Vec<String>,
     /// Where the node's sshd writes its logins: `auto` (the journal, else the auth log), `off`, or the path of a log;
     /// default `auto`. Only root reads the journal and the system's log.
     pub(crate) sshd_log: SshdLog,
@@ -67,6 +72,8 @@ impl Default for Config {
             environment: Default::default(),
             login_records: true,
             keys_socket: None,
+            offline_grace_hours: 24,
+            local_users: Vec::new(),
             sshd_log: SshdLog::Auto,
             ssh_host_key: PathBuf::from("/etc/ssh/ssh_host_ed25519_key.pub"),
             forwarding: true,
@@ -159,6 +166,9 @@ fn parse(text: &str) -> anyhow::Result<Config> {
             bail!("`{}` is not the name of an OS user", user.escape_default());
         }
     }
+    if !(1..=720).contains(&config.offline_grace_hours) {
+        bail!("`offline_grace_hours` is 1 to 720");
+    }
     let usable = |path: &PathBuf| path.is_absolute() && path.as_os_str().len() <= MAX_SOCKET_PATH;
     if !config.ssh_host_key.is_absolute() {
         bail!("`ssh_host_key` must be an absolute path");
@@ -223,6 +233,8 @@ mod tests {
             ("link_user = 3", "link_user"),
             ("keys_socket = 'keys.sock'", "keys_socket"),
             ("ssh_host_key = 'key.pub'", "ssh_host_key"),
+            ("offline_grace_hours = 0", "offline_grace_hours"),
+            ("offline_grace_hours = 721", "offline_grace_hours"),
             ("sshd_log = 'log'", "sshd_log"),
             ("link_user = 'a'\nlink_user = 'b'", "duplicate"),
             ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),

@@ -12,15 +12,15 @@ use crate::faults::user;
 use crate::harness::{TestAgent, TestServer, TestSshd, binary, output, python_tool, success, wait_for};
 
 /// A server, a node, and an sshd that asks the node's agent.
-struct Stage {
+pub(crate) struct Stage {
     // Ends first: its directory is the server's.
     agent: TestAgent,
-    server: TestServer,
-    sshd: TestSshd,
+    pub(crate) server: TestServer,
+    pub(crate) sshd: TestSshd,
 }
 
 impl Stage {
-    fn new(server_settings: &str) -> Self {
+    pub(crate) fn new(server_settings: &str) -> Self {
         let sshd = TestSshd::prepare("");
         let socket = sshd.path("keys.sock");
         let helper = format!(
@@ -64,7 +64,7 @@ impl Stage {
     }
 
     /// Waits for events of the trail.
-    fn events(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) fn events(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         wait_for(&format!("the event {name}"), || {
             let trail = success(&mut self.server.munjigi(&["audit", "--output", "json"]));
             let events = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

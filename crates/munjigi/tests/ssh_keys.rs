@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,8 @@ use crate::harness::aws_client::boto3;
 use crate::harness::browser::Browser;
 use crate::harness::ssh::end;
 use crate::harness::ssh_agent::{self, SecurityKey};
-use crate::harness::{TestServer, TestSsh, output, success, wait_for};
+use crate::harness::{TestServer, TestSsh, binary, output, success, wait_for};
+use crate::instance_connect::Stage;
 
 /// Flags of a security key's signature: somebody was there.
 const PRESENT: u8 = 0x01;
@@ -318,4 +320,62 @@ fn a_login_is_approved_in_a_browser_whose_key_never_leaves_it() {
         return typeof window.injected })()";
     assert_eq!(browser.evaluate(injected), "undefined");
     assert_eq!(browser.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')"), "refused");
+}
+
+/// The keys of people at a node's own sshd, through the same helper as pushed ones.
+#[test]
+fn plain_sshd_takes_registered_keys_also_while_the_server_is_away_and_not_when_they_are_gone() {
+    let mut stage = Stage::new(&format!("[session]\ndefault_os_user = \"{}\"\n", user()));
+    stage.sshd.new_key("kim");
+    assert!(!stage.sshd.lets_in("kim"));
+    let id = upload(&stage.server, "admin", &stage.sshd.path("kim.pub"));
+    wait_for("the key to reach the node", || stage.sshd.lets_in("kim").then_some(()));
+    let logins = stage.events("SshLogin", |event| event["additionalEventData"]["allowedBy"]["keyId"] == *id);
+    let details = &logins[0]["additionalEventData"];
+    assert!(details["allowedBy"]["principalArn"].as_str().unwrap().ends_with(":user/admin"), "{details}");
+    assert!(logins[0].get("errorCode").is_none(), "{logins:?}");
+
+    // What sshd waits for, twice in every login. Printed, not judged: how fast the machine is is no business of tests.
+    let key = std::fs::read_to_string(stage.sshd.path("kim.pub")).unwrap();
+    let words: Vec<&str> = key.split(' ').collect();
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let begun = Instant::now();
+            let mut ask = Command::new(binary());
+            ask.arg("authorized-keys").arg("--socket").arg(stage.sshd.path("keys.sock"));
+            assert_eq!(success(ask.args([&user(), words[0], words[1]])), format!("{} {}\n", words[0], words[1]));
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    eprintln!("the helper of sshd: p50 {:?}, p99 {:?} of {}", times[100], times[198], times.len());
+
+    let switch = |stage: &Stage, status: &str| {
+        let arguments =
+            ["iam", "update-ssh-public-key", "--user-name", "admin", "--ssh-public-key-id", &id, "--status", status];
+        success(&mut stage.server.aws(&arguments));
+    };
+    switch(&stage, "Inactive");
+    wait_for("the key to be taken from the node", || (!stage.sshd.lets_in("kim")).then_some(()));
+    switch(&stage, "Active");
+    wait_for("the key to come back", || stage.sshd.lets_in("kim").then_some(()));
+    stage.server.kill();
+    for _ in 0..3 {
+        assert!(stage.sshd.lets_in("kim"), "from the agent's memory");
+    }
+    stage.server.start_again();
+    // Policy decides, not the registration alone.
+    let deny = json!({ "Version": "2012-10-17", "Statement": {
+        "Effect": "Deny", "Action": "munjigi:LoginThroughSshd", "Resource": "*" } });
+    success(&mut stage.server.aws(&[
+        "iam",
+        "put-user-policy",
+        "--user-name",
+        "admin",
+        "--policy-name",
+        "no-sshd",
+        "--policy-document",
+        &deny.to_string(),
+    ]));
+    wait_for("the permission to go", || (!stage.sshd.lets_in("kim")).then_some(()));
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod ensure;
+pub(crate) mod keys;
 mod push;
 mod report;
 mod round;
@@ -70,8 +71,8 @@ pub(crate) struct Accounts {
 /// What is known of a node's accounts.
 #[derive(Default, Clone)]
 pub(crate) struct Known {
-    /// The run of the agent that was told, and a digest of what.
-    told: Option<(Epoch, [u8; 32])>,
+    /// The run of the agent that was told, a digest of what, and when.
+    told: Option<(Epoch, [u8; 32], Instant)>,
     /// What it answered last.
     pub(crate) report: Option<AccountReport>,
     /// One bundle at a time.

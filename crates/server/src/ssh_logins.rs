@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::door::failures;
 use crate::service_event::service_event;
-use crate::store::{IssuedCertificate, PushedKey};
-use crate::{Server, clock};
+use crate::store::{IssuedCertificate, PushedKey, StoreError};
+use crate::{Server, accounts, clock};
 
 /// How far the clocks of node and server may be apart for a login to be tied to a push.
 const CLOCK_SLACK: Duration = Duration::from_secs(120);
@@ -83,15 +83,20 @@ async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unr
             Unreported::Later
         })?
     };
-    let details = details(node, login, at, pushed.as_ref().map(|push| ("allowedBy", pushed_by(push))));
-    match pushed {
-        Some(_) => store(server, "SshLogin", details, None).await,
-        None => {
+    let allowed_by = match pushed {
+        Some(push) => Some(pushed_by(&push)),
+        None => registered(server, node, login).await?,
+    };
+    let explained = allowed_by.is_some();
+    let details = details(node, login, at, allowed_by.map(|allowed_by| ("allowedBy", allowed_by)));
+    match explained {
+        true => store(server, "SshLogin", details, None).await,
+        false => {
             let (user, from) = (&login.os_user, &login.address);
             tracing::warn!(%node, user, from, method = login.method, "an SSH login that nothing here allowed");
             let how = &login.method;
             let message = format!(
-                "sshd on {node} let `{user}` in from {from} by {how}, and no push of this server allowed it; look for \
+                "sshd on {node} let `{user}` in from {from} by {how}, and no key of this server allowed it; look for \
                  keys in authorized_keys files, passwords and other authorities on the node"
             );
             store(server, "SshLogin", details, Some(("UnexplainedSshLogin", message))).await
@@ -174,6 +179,20 @@ fn certified_by(issued: &IssuedCertificate) -> Value {
         "principalArn": issued.principal_arn,
         "issued": issued.issued.to_iso_seconds(),
     })
+}
+
+/// Finds the registered key that allows a login: the principal's ARN and the key's id.
+async fn registered(server: &Server, node: &NodeId, login: &SshLogin) -> Result<Option<Value>, Unreported> {
+    let Some(print) = Fingerprint::parse(&login.fingerprint) else { return Ok(None) };
+    let found = match server.store.node(node).await {
+        Ok(node) => accounts::keys::explains(server, &node, &login.os_user, &print),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => {
+            tracing::error!(%node, %error, "the key behind a login could not be looked up");
+            return Err(Unreported::Later);
+        }
+    };
+    Ok(found.map(|(principal, key)| json!({ "keyId": key, "principalArn": principal })))
 }
 
 fn pushed_by(push: &PushedKey) -> Value {

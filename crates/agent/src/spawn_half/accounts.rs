@@ -61,6 +61,11 @@ struct Worker {
 }
 
 impl Accounts {
+    /// Returns the bundle that holds.
+    pub(super) fn bundle(&self) -> Option<&AccountBundle> {
+        self.bundle.as_ref()
+    }
+
     /// Returns when something is to be done.
     pub(super) fn next(&self) -> Option<Instant> {
         let unused = self.unused.values().min().copied();
@@ -145,8 +150,13 @@ impl SpawnHalf {
         Ok(())
     }
 
-    /// Accounts made just in time wait for sessions from now on.
+    /// Accounts made just in time wait for sessions from now on, and sshd's helper for keys.
     fn expect_sessions(&mut self) {
+        let Some(bundle) = &self.accounts.bundle else { return };
+        let has_keys = !bundle.key_files.is_empty() || bundle.accounts.iter().any(|account| !account.keys.is_empty());
+        if has_keys && let Err(error) = self.listen_for_sshd() {
+            tracing::error!(error = format!("{error:#}"), "the node cannot hand keys to sshd");
+        }
         let Some(bundle) = &self.accounts.bundle else { return };
         let until = clock::monotonic() + FIRST_SESSION;
         let version = bundle.version;

@@ -17,6 +17,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
 
 use super::keys::{Keys, SshConnection};
+use super::registered_keys::Registered;
 
 /// Most connections at once, and of one user.
 const MAX_CONNECTIONS: usize = 64;
@@ -89,9 +90,9 @@ impl KeySocket {
     }
 
     /// Accepts, reads and answers as far as it goes without waiting.
-    pub(crate) fn serve(&mut self, keys: &mut Keys, now: Instant) {
+    pub(crate) fn serve(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, now: Instant) {
         self.accept(now);
-        self.asking.retain_mut(|asking| asking.until > now && asking.go_on(keys, now));
+        self.asking.retain_mut(|asking| asking.until > now && asking.go_on(keys, registered, now));
     }
 
     fn accept(&mut self, now: Instant) {
@@ -120,7 +121,7 @@ impl Drop for KeySocket {
 
 impl Asking {
     /// Reads what there is and answers a whole question. Returns whether more is to come.
-    fn go_on(&mut self, keys: &mut Keys, now: Instant) -> bool {
+    fn go_on(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, now: Instant) -> bool {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
@@ -133,7 +134,14 @@ impl Asking {
             if let Some(end) = self.question.iter().position(|byte| *byte == b'\n') {
                 let question = Question::decode(self.question.get(..end).unwrap_or_default());
                 if let Some(question) = question {
-                    let answer = lookup::encode_answer(&keys.answer(&question, ssh_connection(self.pid), now));
+                    // Pushed keys come first; among those that fit one offered key there is no other difference.
+                    let mut given = keys.answer(&question, ssh_connection(self.pid), now);
+                    for key in registered.iter().flat_map(|registered| registered.answer(&question)) {
+                        if !given.contains(&key.key) {
+                            given.push(key.key.clone());
+                        }
+                    }
+                    let answer = lookup::encode_answer(&given);
                     // An answer is far smaller than the socket's buffer; a peer that left gets none.
                     let _ = self.stream.write_all(answer.as_bytes());
                 }
@@ -222,7 +230,7 @@ mod tests {
     fn ask(socket: &mut KeySocket, keys: &mut Keys, question: &[u8]) -> String {
         let mut stream = UnixStream::connect(&socket.path).unwrap();
         stream.write_all(question).unwrap();
-        socket.serve(keys, Instant::now());
+        socket.serve(keys, None, Instant::now());
         let mut answer = String::new();
         stream.set_nonblocking(true).unwrap();
         // Closed at once, or nothing yet.
@@ -248,11 +256,11 @@ mod tests {
         let waiting: Vec<UnixStream> =
             (0..MAX_PER_USER + 5).map(|_| UnixStream::connect(&socket.path).unwrap()).collect();
         let now = Instant::now();
-        socket.serve(&mut keys, now);
+        socket.serve(&mut keys, None, now);
         assert_eq!(socket.asking.len(), MAX_PER_USER);
         assert_eq!(socket.descriptors().count(), 1 + MAX_PER_USER);
         assert!(socket.next_end().is_some());
-        socket.serve(&mut keys, now + QUESTION + Duration::from_millis(1));
+        socket.serve(&mut keys, None, now + QUESTION + Duration::from_millis(1));
         assert!(socket.asking.is_empty());
         let mut line = String::new();
         assert_eq!(std::io::BufReader::new(&waiting[0]).read_line(&mut line).unwrap(), 0);

@@ -23,6 +23,7 @@ mod login_records;
 mod processes;
 mod program;
 mod reach;
+mod registered_keys;
 mod session;
 mod ssh_trust;
 mod state;
@@ -65,6 +66,7 @@ use login_log::LoginLog;
 use processes::{Cgroups, Processes};
 pub(crate) use processes::{kill_descendants, link_halves};
 use program::{Surroundings, Wish};
+use registered_keys::Registered;
 use session::Session;
 use ssh_trust::SshTrust;
 pub(crate) use ssh_trust::{DIRECTORY as SSH_DIRECTORY, HOST_CERTIFICATE, REVOKED, USER_AUTHORITIES};
@@ -205,8 +207,8 @@ impl SpawnHalf {
                 self.start_link_half(now)?;
             }
             let (signalled, spoken, writable, asked) = self.wait(now)?;
-            if asked && let Some(socket) = &mut self.key_socket {
-                socket.serve(&mut self.keys, clock::monotonic());
+            if asked {
+                self.answer_sshd(clock::monotonic());
             }
             if signalled {
                 self.take_signals();
@@ -267,8 +269,8 @@ impl SpawnHalf {
         if self.login_log.as_mut().is_some_and(|log| log.look(now)) {
             self.hand_over_log();
         }
-        if let Some(socket) = self.key_socket.as_mut().filter(|socket| socket.next_end().is_some_and(|at| at <= now)) {
-            socket.serve(&mut self.keys, now);
+        if self.key_socket.as_ref().is_some_and(|socket| socket.next_end().is_some_and(|at| at <= now)) {
+            self.answer_sshd(now);
         }
         if self.offline_since.is_some_and(|since| now.saturating_duration_since(since) >= RESUME_WINDOW) {
             self.offline_since = Some(now);
@@ -501,18 +503,31 @@ impl SpawnHalf {
         };
         let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
             .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
-        if self.key_socket.is_none() {
-            let path = self.config.keys_socket_path(&self.data, &self.identity.node_id);
-            let socket = KeySocket::listen(&path).map_err(|error| {
-                Refusal::failed("KeySocket", &format!("the node cannot hand keys to sshd: {error:#}"))
-            })?;
-            self.key_socket = Some(socket);
-        }
+        self.listen_for_sshd()
+            .map_err(|error| Refusal::failed("KeySocket", &format!("the node cannot hand keys to sshd: {error:#}")))?;
         let print = key.key.fingerprint();
         tracing::info!(user = account.name, %print, request = key.request_id, by = grant.subject, "a key was pushed");
         self.keys
             .take(account.name, key, grant.subject, clock::monotonic())
             .map_err(|error| Refusal::failed("TooManyKeys", &error.to_string()))
+    }
+
+    /// Listens for sshd's helper from the first key on.
+    fn listen_for_sshd(&mut self) -> anyhow::Result<()> {
+        if self.key_socket.is_none() {
+            let path = self.config.keys_socket_path(&self.data, &self.identity.node_id);
+            self.key_socket = Some(KeySocket::listen(&path)?);
+        }
+        Ok(())
+    }
+
+    /// Answers sshd's helper, as far as it goes without waiting.
+    fn answer_sshd(&mut self, now: Instant) {
+        let bundle = self.accounts.bundle();
+        let registered = bundle.map(|bundle| Registered { bundle, config: &self.config, now: clock::now() });
+        if let Some(socket) = &mut self.key_socket {
+            socket.serve(&mut self.keys, registered.as_ref(), now);
+        }
     }
 
     fn start(&mut self, start: &Start) {

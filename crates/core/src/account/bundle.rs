@@ -86,6 +86,8 @@ pub struct BundleKey {
     pub sources: Vec<IpNet>,
     /// Until when, if it ends.
     pub expires: Option<Timestamp>,
+    /// Whether it is good for an account that is privileged on the node, too (T-54).
+    pub privileged: bool,
 }
 
 /// One account on the node.
@@ -208,7 +210,7 @@ impl AccountBundle {
         for account in &self.accounts {
             let managed = account.state != AccountState::Foreign;
             let name = account.os_user.as_str();
-            let problem = if !valid_os_user(name) || name == "root" {
+            let problem = if !valid_os_user(name) || (managed && name == "root") {
                 Some("it is no name of an account that may be managed")
             } else if managed && (account.uid < FIRST_UID || !uids.insert(account.uid)) {
                 Some("its user id is the system's or another account's")
@@ -408,6 +410,7 @@ fn put_keys(body: &mut FieldWriter, keys: &[BundleKey]) {
             Some(expires) => body.u8(1).i64(expires.0),
             None => body.u8(0),
         };
+        body.u8(u8::from(key.privileged));
     }
 }
 
@@ -427,7 +430,7 @@ fn get_keys(fields: &mut FieldReader<'_>) -> Result<Vec<BundleKey>, FieldError> 
             sources.push(range);
         }
         let expires = if flag(fields)? { Some(Timestamp(fields.i64()?)) } else { None };
-        keys.push(BundleKey { key, principal, key_id, sources, expires });
+        keys.push(BundleKey { key, principal, key_id, sources, expires, privileged: flag(fields)? });
     }
     Ok(keys)
 }

@@ -73,7 +73,13 @@ impl Browser {
         let target = self.call("Target.createTarget", &json!({ "url": url }))["targetId"].clone();
         let attached = self.call("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
         self.page = Some(attached["sessionId"].as_str().unwrap().to_owned());
-        wait_for("the page", || (self.evaluate("document.readyState") == "complete").then_some(()));
+        let loaded =
+            json!({ "expression": format!("document.readyState + location.href == 'complete' + {}", json!(url)) });
+        // Until there is a page there is nothing to ask.
+        wait_for("the page", || {
+            let answer = self.try_call("Runtime.evaluate", &loaded).ok()?;
+            (answer["result"]["value"] == true).then_some(())
+        });
     }
 
     /// Returns what an expression is in the page.
@@ -85,6 +91,10 @@ impl Browser {
     }
 
     fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|said| panic!("{method}: {said}"))
+    }
+
+    fn try_call(&mut self, method: &str, parameters: &Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": parameters });
         if let Some(page) = &self.page {
@@ -95,8 +105,7 @@ impl Browser {
         loop {
             let said = self.from.recv_timeout(LIMIT).unwrap_or_else(|error| panic!("{method}: {error}"));
             if said["id"] == self.last {
-                assert!(said.get("error").is_none(), "{method}: {said}");
-                return said["result"].clone();
+                return said.get("error").cloned().map_or_else(|| Ok(said["result"].clone()), Err);
             }
         }
     }

@@ -6,7 +6,7 @@ use munjigi_core::account::bundle::{
 use munjigi_core::account::plan::{Row, State};
 use munjigi_core::time::Timestamp;
 
-use super::View;
+use super::{View, keys};
 use crate::store::Node;
 use crate::{Server, lock};
 
@@ -37,6 +37,7 @@ pub(super) async fn bundle(server: &Server, node: &Node, view: &View, rows: &[Ro
             keys: Vec::new(),
         });
     }
+    keys::fill(server, node, &mut accounts);
     accounts.sort_by(|one, other| one.os_user.cmp(&other.os_user));
     let bundle = AccountBundle {
         node: node.id.clone(),
@@ -82,6 +83,7 @@ fn key_files(view: &View, node: &Node) -> Vec<KeyFile> {
             key_id: format!("group/{name}"),
             sources: Vec::new(),
             expires: None,
+            privileged: false,
         });
         let mut os_users = file.settings.os_users.clone();
         os_users.sort();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use munjigi_core::account::bundle::AccountBundle;
 use munjigi_core::wire::message::{AccountReport, AccountsOnNode, MAX_ACCOUNT_LINES, Open, open};
 use munjigi_core::wire::{Frame, FrameSet, MAX_DATA};
+use tokio::time::Instant;
 
 use super::{build, report};
 use crate::gateway::nodes::NodeLink;
@@ -19,6 +20,8 @@ use crate::{Server, clock};
 
 /// How long a node may take to apply a bundle: a little longer than its own limit.
 const APPLY_LIMIT: Duration = Duration::from_secs(240);
+/// A node is told anew what it knows after this time: it believes the keys in it only so long (`offline_grace_hours`).
+const REFRESH: Duration = Duration::from_secs(1800);
 /// Most times a node is asked for the rest of its changes.
 const MORE: usize = 20;
 
@@ -52,7 +55,10 @@ pub(super) async fn push(server: &Arc<Server>, node: &Node, always: bool) -> any
     let Some(link) = server.gateway.nodes.get(node) else { return Ok(None) };
     let content: [u8; 32] = digest(&SHA256, &bundle.content()).as_ref().try_into().unwrap_or([0; 32]);
     let known = server.accounts.known(node);
-    if !always && known.told == Some((link.epoch, content)) {
+    let is_told = known.told.is_some_and(|(epoch, told, at)| {
+        (epoch, told) == (link.epoch, content) && Instant::now().saturating_duration_since(at) < REFRESH
+    });
+    if !always && is_told {
         return Ok(known.report);
     }
     let mut told = server.store.account_node(node).await?;
@@ -72,7 +78,7 @@ pub(super) async fn push(server: &Arc<Server>, node: &Node, always: bool) -> any
         told.recorded = report::take(server, node, &report, told.recorded).await?;
         server.store.set_account_node(node, told).await?;
         server.accounts.know(node, |known| {
-            known.told = Some((link.epoch, content));
+            known.told = Some((link.epoch, content, Instant::now()));
             known.report = Some(report);
         });
         if !more {

@@ -186,12 +186,12 @@ impl Identities {
         Some((key.clone(), owner.clone()))
     }
 
-    /// Returns the active SSH public keys of a user, in the order of their ids.
-    pub fn ssh_keys_of(&self, owner: &UniqueId) -> Vec<SshKey> {
+    /// Returns all active SSH public keys with their owners, in the order of their ids.
+    pub fn active_ssh_keys(&self) -> Vec<(SshKey, Arc<Principal>)> {
         let snapshot = self.snapshot.load();
-        let mut keys: Vec<SshKey> =
-            snapshot.ssh_keys.values().filter(|key| key.active && key.owner == *owner).cloned().collect();
-        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        let owned = |key: &SshKey| Some((key.clone(), snapshot.by_unique_id.get(&key.owner)?.clone()));
+        let mut keys: Vec<_> = snapshot.ssh_keys.values().filter(|key| key.active).filter_map(owned).collect();
+        keys.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
         keys
     }
 

@@ -29,6 +29,7 @@ fn key(expires: Option<Timestamp>) -> BundleKey {
         key_id: "APKA0123456789ABCDEF".into(),
         sources: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         expires,
+        privileged: false,
     }
 }
 

@@ -1,0 +1,129 @@
+//! Which registered keys the sshd of a node may take, for which accounts: those of people who may log in there as that
+//! OS user (`munjigi:LoginThroughSshd`).
+//!
+//! Asked about each person with a key and each OS user that person could mean on the node. There is no connection yet
+//! whose address policy could look at: `aws:SourceIp` is 0.0.0.0, so that what is allowed from one network alone is not
+//! allowed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use munjigi_core::account::bundle::{
+    AccountMode, AccountState, BundleAccount, BundleKey, MAX_ACCOUNTS, MAX_KEYS, Sudo,
+};
+use munjigi_core::grant::valid_os_user;
+use munjigi_core::ssh::Fingerprint;
+use uuid::Uuid;
+
+use crate::api::os_user::{RUN_AS_TAG, privileged_requirement};
+use crate::api::ssm::target::node_requirement;
+use crate::door::{RequestMeta, Via, judge};
+use crate::identity::{Principal, SshKey};
+use crate::store::Node;
+use crate::{Server, clock};
+
+/// Lets a person's registered keys in at a node's own sshd.
+const ACTION: &str = "munjigi:LoginThroughSshd";
+
+/// Puts the keys of people into a node's bundle: into its accounts, and for others beside them.
+pub(super) fn fill(server: &Server, node: &Node, accounts: &mut Vec<BundleAccount>) {
+    let mut given: BTreeMap<String, Vec<BundleKey>> = BTreeMap::new();
+    for (key, owner) in server.identities.active_ssh_keys() {
+        for os_user in candidates(server, &owner, node) {
+            if let Some(key) = allowed(server, node, &key, &owner, &os_user) {
+                given.entry(os_user).or_default().push(key);
+            }
+        }
+    }
+    for account in accounts.iter_mut() {
+        if let Some(keys) = given.remove(&account.os_user) {
+            account.keys = bounded(&account.os_user, keys);
+        }
+    }
+    for (os_user, keys) in given {
+        if accounts.len() >= MAX_ACCOUNTS {
+            tracing::error!(node = %node.id, "too many accounts to tell the node all keys");
+            return;
+        }
+        let keys = bounded(&os_user, keys);
+        accounts.push(foreign(os_user, keys));
+    }
+}
+
+/// Returns whom a login on a node is explained by, if a registered key allows it now: the principal's ARN and the key's id.
+pub(crate) fn explains(
+    server: &Server,
+    node: &Node,
+    os_user: &str,
+    fingerprint: &Fingerprint,
+) -> Option<(String, String)> {
+    let (key, owner) = server.identities.ssh_key(fingerprint).filter(|(key, _)| key.active)?;
+    if !candidates(server, &owner, node).contains(os_user) {
+        return None;
+    }
+    let key = allowed(server, node, &key, &owner, os_user)?;
+    Some((key.principal, key.key_id))
+}
+
+/// Returns the OS users that a person could mean on a node: the one that a rule gives, that of the person's tag, and the
+/// server's default.
+fn candidates(server: &Server, person: &Principal, node: &Node) -> BTreeSet<String> {
+    let given = server.accounts.os_user(person, node);
+    let tagged = person.tags.get(RUN_AS_TAG).cloned();
+    let usual = server.config.session.default_os_user.clone();
+    given.into_iter().chain(tagged).chain(usual).filter(|name| valid_os_user(name)).collect()
+}
+
+/// Judges whether a key may let its owner in as an OS user.
+fn allowed(server: &Server, node: &Node, key: &SshKey, owner: &Principal, os_user: &str) -> Option<BundleKey> {
+    let request = request(server);
+    let may = |requirement| judge(server, owner, vec![requirement], &request).1.is_ok();
+    may(node_requirement(server, ACTION, node).with("munjigi:OsUser", os_user)).then(|| BundleKey {
+        key: key.key.clone(),
+        principal: owner.arn.to_string(),
+        key_id: key.id.to_string(),
+        sources: Vec::new(),
+        expires: None,
+        // The node knows which accounts are privileged (T-54).
+        privileged: may(privileged_requirement(server, node, os_user)),
+    })
+}
+
+fn bounded(os_user: &str, mut keys: Vec<BundleKey>) -> Vec<BundleKey> {
+    if keys.len() > MAX_KEYS {
+        tracing::error!(os_user, keys = keys.len(), "too many keys for one account; sshd is told the first {MAX_KEYS}");
+        keys.truncate(MAX_KEYS);
+    }
+    keys
+}
+
+/// An account that is not ours: only its keys count.
+fn foreign(os_user: String, keys: Vec<BundleKey>) -> BundleAccount {
+    BundleAccount {
+        os_user,
+        uid: 0,
+        state: AccountState::Foreign,
+        mode: AccountMode::Synchronised,
+        owner: String::new(),
+        groups: Vec::new(),
+        sudo: Sudo::None,
+        shell: String::new(),
+        remove_home: false,
+        keys,
+    }
+}
+
+fn request(server: &Server) -> RequestMeta {
+    RequestMeta {
+        request_id: Uuid::new_v4(),
+        time: clock::now(),
+        source_ip: Ipv4Addr::UNSPECIFIED.into(),
+        user_agent: String::new(),
+        referer: None,
+        tls: None,
+        host: String::new(),
+        region: server.deployment.region.to_string(),
+        invocation_id: None,
+        via: Via::Ssh,
+    }
+}

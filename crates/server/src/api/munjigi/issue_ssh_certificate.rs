@@ -15,6 +15,7 @@ use munjigi_core::ssh::certificate::{
     MAX_FORCED_COMMAND, MAX_PRINCIPALS, MAX_SOURCES, PERMIT_AGENT_FORWARDING, PERMIT_PORT_FORWARDING, PERMIT_PTY,
     PERMIT_USER_RC, read_sources, valid_forced_command,
 };
+use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::Server;
@@ -156,7 +157,7 @@ fn requirement(principal: &Principal, life: Duration, command: Option<&str>, sou
 
 /// Returns what must still be allowed for a certificate that was issued, or it is revoked: what was asked then.
 pub(crate) fn standing_requirements(principal: &Principal, issued: &IssuedCertificate) -> Vec<Requirement> {
-    let life = issued.expires.since(issued.issued);
+    let life = issued.expires.since(whole_second(issued.issued));
     let needed = requirement(principal, life, issued.force_command.as_deref(), &issued.sources);
     issued.os_users.iter().map(|os_user| needed.clone().with(OS_USER, os_user).with_open(EXTENSION)).collect()
 }
@@ -299,21 +300,27 @@ fn allowed(server: &Server, principal: &Principal, needed: Requirement, request:
 /// Returns what the certificate's holder stands for: the caller as it is, until the certificate or the caller's own
 /// credentials end.
 fn statement(caller: &Caller, request: &RequestMeta, life: Duration) -> Result<Statement, ApiError> {
-    let expires = request.time.plus(life);
+    let now = whole_second(request.time);
+    let expires = now.plus(life);
     let principal = caller.principal();
     let statement = match (principal.statement(), &principal.unique_id) {
-        (Some(own), _) => Statement { expires: expires.min(own.expires), ..(**own).clone() },
+        (Some(own), _) => Statement { expires: expires.min(whole_second(own.expires)), ..(**own).clone() },
         (None, Some(id)) if principal.kind == PrincipalKind::User && caller.access_key().is_some() => Statement {
             source_key: caller.access_key().cloned(),
-            ..Statement::new(StandsFor::User(id.clone()), request.time, life)
+            ..Statement::new(StandsFor::User(id.clone()), now, life)
         },
         _ => {
             let message = "log in with an access key to get a certificate".to_owned();
             return Err(ApiError::Validation(message));
         }
     };
-    if statement.expires.since(request.time) < MIN_LIFE {
+    if statement.expires.since(now) < MIN_LIFE {
         return Err(ApiError::Validation("your temporary credentials end too soon for a certificate".to_owned()));
     }
     Ok(statement)
+}
+
+/// Returns the instant that a certificate can say: without the fraction, so that everybody sees it end at once.
+fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp(at.as_secs().saturating_mul(1_000_000))
 }

@@ -331,6 +331,70 @@ fn terraforms_provisioner_uploads_its_script_and_runs_it() {
     }
 }
 
+#[test]
+fn openssh_copies_files_by_both_protocols_and_rsync() {
+    let stage = Stage::new();
+    let (near, far, back) = (stage.room("near"), stage.room("far"), stage.room("back"));
+    tree(&near);
+    let node = format!("{}@web-1.munjigi", user());
+    let at = |path: &Path| format!("{node}:{}", path.display());
+    let emptied = |room: &Path| {
+        std::fs::remove_dir_all(room).unwrap();
+        std::fs::create_dir(room).unwrap();
+    };
+    for old in [false, true] {
+        let scp = |from: &str, to: &str| {
+            let mut command = stage.program("scp");
+            command.args(old.then_some("-O")).args(["-q", "-r", "-p", from, to]);
+            success(&mut command)
+        };
+        scp(near.join("tree").to_str().unwrap(), &at(&far));
+        scp(&at(&far.join("tree")), back.to_str().unwrap());
+        same_tree(&near.join("tree"), &back.join("tree"));
+        // One that is not there: told, and a status.
+        let missing =
+            output(stage.program("scp").args(old.then_some("-O")).args(["-q", &at(&far.join("none"))]).arg(&back));
+        assert!(!missing.status.success() && text(&missing.stderr).to_lowercase().contains("no such file"), "{missing:?}");
+        emptied(&far);
+        emptied(&back);
+    }
+    let batch = stage.server.directory().join("batch");
+    let lines = format!(
+        "put -Rp {near}/tree {far}\nrename {far}/tree/small {far}/tree/renamed\nls -l {far}/tree\nmkdir {far}/more\n\
+         rmdir {far}/more\nget -R {far}/tree {back}\nrm {far}/tree/renamed\n",
+        near = near.display(),
+        far = far.display(),
+        back = back.display()
+    );
+    std::fs::write(&batch, lines).unwrap();
+    success(stage.program("sftp").arg("-b").arg(&batch).arg(&node));
+    assert!(!far.join("tree/renamed").exists() && !far.join("more").exists());
+    assert_eq!(std::fs::read(near.join("tree/small")).unwrap(), std::fs::read(back.join("tree/renamed")).unwrap());
+    emptied(&far);
+    emptied(&back);
+    let rsync = |from: &str, to: &str| {
+        let mut command = stage.program("rsync");
+        let over = format!("ssh {}", stage.options());
+        success(command.args(["-a", "--delete", "-e", &over, from, to]))
+    };
+    rsync(&format!("{}/tree", near.display()), &at(&far));
+    std::fs::write(far.join("tree/stale"), "stale").unwrap();
+    rsync(&format!("{}/tree", near.display()), &at(&far));
+    rsync(&at(&far.join("tree")), back.to_str().unwrap());
+    same_tree(&near.join("tree"), &back.join("tree"));
+}
+
+/// Makes directories, names and sizes of every kind.
+fn tree(room: &Path) {
+    let root = room.join("tree");
+    std::fs::create_dir_all(root.join("sub/deep")).unwrap();
+    std::fs::write(root.join("small"), "small\n").unwrap();
+    std::fs::write(root.join("empty"), "").unwrap();
+    std::fs::write(root.join("sub/이름 with blanks 'and' quotes"), "이름\n").unwrap();
+    let large: Vec<u8> = (0..5_000_000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+    std::fs::write(root.join("sub/deep/large"), large).unwrap();
+}
+
 fn same_tree(one: &Path, other: &Path) {
     success(Command::new("diff").arg("-r").arg(one).arg(other));
 }
@@ -431,7 +495,7 @@ fn ansible_pings_copies_and_runs_a_playbook() {
 }
 
 #[test]
-fn putty_runs_commands() {
+fn putty_runs_commands_and_copies_files() {
     if !Path::new("/usr/bin/plink").exists() {
         eprintln!("no plink here: run `scripts/deps test`");
         return;
@@ -465,6 +529,16 @@ fn putty_runs_commands() {
     terminal.expect("begin");
     terminal.expect("/dev/pts/");
     assert_eq!(terminal.end(), Some(3));
+    tree(&room);
+    let far = format!("{login}:{}/far", room.display());
+    for protocol in ["-sftp", "-scp"] {
+        std::fs::create_dir(room.join("far")).unwrap();
+        success(putty("pscp").args([protocol, "-q", "-r"]).arg(room.join("tree")).arg(&far));
+        success(putty("pscp").args([protocol, "-q", "-r", &format!("{far}/tree")]).arg(room.join("back")));
+        same_tree(&room.join("tree"), &room.join("back"));
+        std::fs::remove_dir_all(room.join("far")).unwrap();
+        std::fs::remove_dir_all(room.join("back")).unwrap();
+    }
 }
 
 /// Runs a program of Python in its virtual environment, and returns what it said worked; `None` without its module.
@@ -486,7 +560,7 @@ fn paramiko_does_all_that_scripts_do() {
     let (_, host_key) = line.split_once(' ').unwrap();
     let words = ["127.0.0.1", &port, &login, key.to_str().unwrap(), host_key, &echo, room.to_str().unwrap()];
     match python(&stage, "ssh_paramiko.py", "paramiko", &words) {
-        Some(said) => assert_eq!(said, "exec\nstdin\nterminal\nchannels\nforward\nrekey\nrefused\n"),
+        Some(said) => assert_eq!(said, "exec\nstdin\nterminal\nchannels\nforward\nrekey\nsftp\nrefused\n"),
         None => eprintln!("no paramiko here: run `scripts/deps test`"),
     }
 }
@@ -501,7 +575,7 @@ fn asyncssh_does_all_that_scripts_do() {
     let words =
         ["127.0.0.1", &port, &login, key.to_str().unwrap(), known.to_str().unwrap(), &echo, room.to_str().unwrap()];
     match python(&stage, "ssh_asyncssh.py", "asyncssh", &words) {
-        Some(said) => assert_eq!(said, "exec\nsignal\nenvironment\nstdin\nterminal\nforward\nlistener\n"),
+        Some(said) => assert_eq!(said, "exec\nsignal\nenvironment\nstdin\nterminal\nforward\nlistener\nsftp\nscp\n"),
         None => eprintln!("no asyncssh here: run `scripts/deps test`"),
     }
 }

@@ -1,6 +1,6 @@
 """What people's scripts do with asyncssh, against the SSH door; prints a line for each thing that worked.
 
-`ssh_asyncssh.py HOST PORT LOGIN KEY KNOWN_HOSTS ECHO_PORT DIRECTORY [sftp]`: KNOWN_HOSTS is a file, in which an authority
+`ssh_asyncssh.py HOST PORT LOGIN KEY KNOWN_HOSTS ECHO_PORT DIRECTORY`: KNOWN_HOSTS is a file, in which an authority
 for hosts may stand; beside KEY there may be a certificate (`KEY-cert.pub`), ECHO_PORT is a port of the node that gives back
 what it gets, DIRECTORY one that the node's OS user may write to.
 """
@@ -34,8 +34,7 @@ async def main():
         await terminal(connection)
         await forward(connection, int(echo_port))
         await listener(connection)
-        if "sftp" in sys.argv[8:]:
-            await sftp(connection, directory)
+        await sftp(connection, directory)
 
 
 async def large(connection):

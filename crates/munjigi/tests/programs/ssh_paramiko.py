@@ -1,6 +1,6 @@
 """What people's scripts do with paramiko, against the SSH door; prints a line for each thing that worked.
 
-`ssh_paramiko.py HOST PORT LOGIN KEY HOSTKEY ECHO_PORT DIRECTORY [sftp]`: HOSTKEY is the line of known_hosts behind the
+`ssh_paramiko.py HOST PORT LOGIN KEY HOSTKEY ECHO_PORT DIRECTORY`: HOSTKEY is the line of known_hosts behind the
 names, ECHO_PORT a port of the node that gives back what it gets, DIRECTORY one that the OS user on the node may write to.
 """
 
@@ -35,8 +35,7 @@ def main():
     many(client)
     forward(client, int(echo_port))
     again(client)
-    if "sftp" in sys.argv[8:]:
-        sftp(client, directory)
+    sftp(client, directory)
     refused(host, int(port), login, entry.key)
     client.close()
 

@@ -354,7 +354,10 @@ fn openssh_copies_files_by_both_protocols_and_rsync() {
         // One that is not there: told, and a status.
         let missing =
             output(stage.program("scp").args(old.then_some("-O")).args(["-q", &at(&far.join("none"))]).arg(&back));
-        assert!(!missing.status.success() && text(&missing.stderr).to_lowercase().contains("no such file"), "{missing:?}");
+        assert!(
+            !missing.status.success() && text(&missing.stderr).to_lowercase().contains("no such file"),
+            "{missing:?}"
+        );
         emptied(&far);
         emptied(&back);
     }

@@ -26,6 +26,7 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// Starts a browser that believes this server's certificate; `None` if there is no Chromium here.
+    #[expect(clippy::print_stderr, reason = "who runs the tests is told what is missing")]
     pub(crate) fn start(server: &TestServer) -> Option<Self> {
         if !Path::new(CHROMIUM).exists() {
             eprintln!("no {CHROMIUM}: run `scripts/deps test`");

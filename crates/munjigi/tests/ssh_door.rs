@@ -188,7 +188,7 @@ fn a_pushed_key_lets_its_owner_in_from_outside_and_nobody_else() {
     let login = format!("{}%web-1", user());
     let stranger = ssh.ssh(&["-l", &login, "gate", "true"]);
     assert_eq!(stranger.code, Some(255));
-    assert!(stranger.err.contains("Permission denied (publickey)"), "{stranger:?}");
+    assert!(stranger.err.contains("Permission denied (publickey,keyboard-interactive)"), "{stranger:?}");
     events(&server, "AuthenticateSsh", |event| event["errorCode"] == "NobodyProved");
 
     let key = format!("file://{}", ssh.path("id.pub").display());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::faults::user;
 use crate::forward::{closed, curl, echo, exchange, exchange_much, web};
+use crate::harness::ssh::Ran;
 use crate::harness::{TestServer, TestSsh, TestSshd, output, success, wait_for};
 
 /// An `ssh -N` in the background; ended when it is dropped.
@@ -350,7 +351,7 @@ fn a_jump_leads_to_a_recorded_login_of_the_same_person_and_nobody_else() {
         command.arg("-F").arg(&path).args(["-J", "gate", "-l", &user(), "-o", &as_person(&ssh, inner)]);
         command.args([host, "echo through; exit 7"]);
         ssh.configure(&mut command);
-        crate::harness::ssh::Ran::of(command, b"")
+        Ran::of(command, b"")
     };
     for host in ["web-1", "web-1.munjigi"] {
         // `*.munjigi` has a road of its own in that configuration; a jump takes its place.
@@ -371,9 +372,14 @@ fn the_way_through_to_a_nodes_own_sshd_is_audited_and_needs_its_own_right() {
         return;
     }
     let server = TestServer::start();
-    let _agent = server.agent("web-1");
-    let ssh = TestSsh::of(&server);
     let mut sshd = TestSshd::prepare("ListenAddress 127.0.0.1:22");
+    let agent_of = |name: &str, host_key: &str| {
+        let lines = format!("sshd_log = 'off'\nssh_host_key = '{}'\n", sshd.path(host_key).display());
+        server.agent_configured(name, &[], None, &lines)
+    };
+    let agent = agent_of("web-1", "host.pub");
+    let _mistaken = agent_of("web-2", "own.pub");
+    let ssh = TestSsh::of(&server);
     sshd.start();
     let through = json!({"Effect": "Allow", "Action": "munjigi:OpenSshPassthrough", "Resource": "*"});
     person(&server, &ssh, "erin", &[through]);
@@ -388,7 +394,7 @@ fn the_way_through_to_a_nodes_own_sshd_is_audited_and_needs_its_own_right() {
         command.arg("-F").arg(&path).args(["-J", "gate", "-l", &user(), "-i"]).arg(sshd.path("own"));
         command.args(["web-1.passthrough", "echo sealed; head -c 100000 /dev/zero"]);
         ssh.configure(&mut command);
-        crate::harness::ssh::Ran::of(command, b"")
+        Ran::of(command, b"")
     };
     let ran = pass("erin");
     assert!(ran.code == Some(0) && ran.out.starts_with("sealed\n") && ran.out.len() == 100_007, "{ran:?}");
@@ -401,6 +407,41 @@ fn the_way_through_to_a_nodes_own_sshd_is_audited_and_needs_its_own_right() {
     assert_eq!(ran.success(), "sealed too\n");
     let ran = pass("frank");
     assert!(ran.code == Some(255) && ran.err.contains("munjigi:OpenSshPassthrough"), "{ran:?}");
+    // By our own client no question is asked about the host's key: its agent told it.
+    let strict = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-i", own.to_str().unwrap()];
+    let passed = |ssh: &TestSsh, to: &str| {
+        let mut command = ssh.command(crate::harness::binary(), &["ssh", "--passthrough"]);
+        command.args(strict).args(["-l", &user(), to, "echo sealed; exit 4"]);
+        Ran::of(command, b"")
+    };
+    let connections = || events(&server, "CloseConnection").len();
+    let before = connections();
+    let ran = passed(&ssh, "web-1");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(4), "sealed\n"), "{ran:?}");
+    wait_for("the connection in the trail", || (connections() > before).then_some(()));
+    assert!(server.sessions().iter().all(|one| one["kind"] == "port"), "nothing else is recorded of it");
+    let ran = passed(&ssh, "web-2");
+    assert!(ran.code == Some(255) && ran.err.contains("Host key verification failed"), "{ran:?}");
+    let key = server.aws_json(&["iam", "create-access-key", "--user-name", "frank"]);
+    let field = |name: &str| key["AccessKey"][name].as_str().unwrap().to_owned();
+    let ran = passed(&TestSsh::of(&server).acting_as(&field("AccessKeyId"), &field("SecretAccessKey")), "web-1");
+    assert!(ran.code == Some(255) && ran.err.contains("munjigi:OpenSshPassthrough"), "{ran:?}");
+    // Nor with the configuration that is written once, nor where sshd shows the certificate that the node has for it.
+    success(&mut ssh.command(crate::harness::binary(), &["ssh-config", "--write"]));
+    let written = |ssh: &TestSsh| {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(ssh.path("munjigi/ssh/config")).args(strict).args(["-l", &user()]);
+        command.args(["web-1.passthrough.munjigi", "echo sealed"]);
+        ssh.configure(&mut command);
+        Ran::of(command, b"").success()
+    };
+    assert_eq!(written(&ssh), "sealed\n");
+    let certificate = agent.data_dir().join("ssh/host-cert.pub");
+    wait_for("the certificate", || certificate.is_file().then_some(()));
+    let names = success(Command::new("ssh-keygen").arg("-L").arg("-f").arg(&certificate));
+    for name in ["web-1", "web-1.munjigi", "web-1.passthrough", "web-1.passthrough.munjigi"] {
+        assert!(names.lines().any(|line| line.trim() == name), "{names}");
+    }
 }
 
 #[test]

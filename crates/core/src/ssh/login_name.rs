@@ -8,6 +8,10 @@ use crate::grant::valid_os_user;
 
 /// Stands for the OS user that the server chooses, where a name is an OS user: `ssh` always sends one.
 pub const ANY_USER: &str = "default";
+/// Stands behind a node's name where it is the name of a host, so that one block of `ssh_config` is for all nodes.
+pub const HOST_SUFFIX: &str = ".munjigi";
+/// Stands behind a node's name, before [`HOST_SUFFIX`], where the node's own sshd is meant.
+pub const PASSTHROUGH_SUFFIX: &str = ".passthrough";
 /// Longest login name, bytes: an OS user, the separator, and a target of 400 characters in UTF-8.
 const MAX_NAME: usize = 32 + 1 + 4 * 400;
 /// Stands between OS user and node.

@@ -395,6 +395,10 @@ pub struct Accepted {
     /// Public keys that vouch for hosts, as `authorized_keys` has them, in answer to [`SshWish`].
     #[prost(string, repeated, tag = "16")]
     pub host_authorities: Vec<String>,
+    /// The public key of the node's own sshd, as its agent says, in answer to [`SshWish`] for that sshd; empty if it is not
+    /// known.
+    #[prost(string, tag = "17")]
+    pub host_key: String,
     /// What the node's accounts are like now, in answer to [`AccountsOnNode`].
     #[prost(message, optional, tag = "40")]
     pub accounts: Option<AccountReport>,

@@ -24,15 +24,28 @@ pub(crate) struct Way {
     pub(crate) far: MovingStream,
     /// The keys that vouch for hosts.
     authorities: Vec<String>,
+    /// The key of the host that was asked for, if the server knows it and is not that host itself.
+    host_key: String,
 }
 
 impl Way {
-    /// Returns what ssh's `known_hosts` has to hold: whoever vouches for hosts here does so for all of them. Only what
-    /// looks like a public key is taken.
+    /// Returns what ssh's `known_hosts` has to hold: whoever vouches for hosts here does so for all of them.
     pub(crate) fn known_hosts(&self) -> String {
-        let plain = |key: &&String| key.len() <= MAX_KEY && !key.contains(char::is_control) && key.starts_with("ssh-");
-        self.authorities.iter().take(MAX_KEYS).filter(plain).map(|key| format!("@cert-authority * {key}\n")).collect()
+        let keys = self.authorities.iter().take(MAX_KEYS).filter(|key| is_key(key));
+        keys.map(|key| format!("@cert-authority * {key}\n")).collect()
     }
+
+    /// Returns what a `known_hosts` of this host alone has to hold: the same, and the host's own key.
+    pub(crate) fn known_host(&self) -> String {
+        let own = Some(&self.host_key).filter(|key| is_key(key)).map(|key| format!("* {key}\n"));
+        self.known_hosts() + &own.unwrap_or_default()
+    }
+}
+
+/// Tells whether a text looks like a public key, and like nothing else that `known_hosts` could hold.
+fn is_key(text: &str) -> bool {
+    let kind = ["ssh-", "ecdsa-"].iter().any(|kind| text.starts_with(kind));
+    kind && text.len() <= MAX_KEY && !text.contains(char::is_control)
 }
 
 /// Opens an SSH connection to a node. Nothing is waited for but the server's word that it is there.
@@ -59,5 +72,5 @@ pub(crate) async fn open(context: Arc<Context>, node: String) -> anyhow::Result<
     let (read, early) = reader.into_parts();
     let mut far = opener.moving(read.unsplit(writer.into_inner()), &accepted.lane);
     far.unread(early);
-    Ok(Way { link, far, authorities: accepted.host_authorities })
+    Ok(Way { link, far, authorities: accepted.host_authorities, host_key: accepted.host_key })
 }

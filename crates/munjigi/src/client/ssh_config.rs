@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use munjigi_core::command_line::quoted;
-use munjigi_core::ssh::login_name::ANY_USER;
+use munjigi_core::ssh::login_name::{ANY_USER, HOST_SUFFIX, PASSTHROUGH_SUFFIX};
 use url::Url;
 
 use super::context::Surroundings;
 use crate::cli::Where;
-
-/// What stands behind a node's name, so that one block stands for all nodes.
-pub(crate) const HOST_SUFFIX: &str = ".munjigi";
 
 /// Where ssh's files are.
 pub(crate) struct Files {
@@ -48,8 +45,25 @@ impl Files {
     }
 }
 
-/// Returns the command that brings a connection to the host that ssh was asked for.
-pub(crate) fn proxy_command(place: &Where, known_hosts: &Path) -> anyhow::Result<String> {
+/// The other end of a connection to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FarEnd {
+    /// The server, which records.
+    Server,
+    /// The node's own sshd.
+    OwnSshd,
+}
+
+/// How a connection to the host comes about that ssh was asked for.
+pub(crate) struct HostSettings {
+    /// ssh's `ProxyCommand`.
+    pub(crate) proxy_command: String,
+    /// What `UserKnownHostsFile` has to name; the command keeps it.
+    known_hosts: String,
+}
+
+/// Returns what ssh needs to come to one far end.
+pub(crate) fn settings(place: &Where, files: &Files, far_end: FarEnd) -> anyhow::Result<HostSettings> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let word = |path: &Path| -> anyhow::Result<String> {
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
@@ -63,24 +77,40 @@ pub(crate) fn proxy_command(place: &Where, known_hosts: &Path) -> anyhow::Result
     if let Some(profile) = &place.profile {
         words.extend(["--profile".to_owned(), quoted(profile).replace('%', "%%")]);
     }
-    words.extend(["--known-hosts".to_owned(), word(known_hosts)?, "--stdio".to_owned(), "%n".to_owned()]);
-    Ok(words.join(" "))
+    let (known, named) = match far_end {
+        FarEnd::Server => (files.known_hosts(), ""),
+        // A file for each host, as the key in it is the host's own.
+        FarEnd::OwnSshd => (files.directory.join("own-sshd-"), "%n"),
+    };
+    words.extend(["--known-hosts".to_owned(), word(&known)? + named]);
+    if far_end == FarEnd::OwnSshd {
+        words.push("--passthrough".to_owned());
+    }
+    words.extend(["--stdio".to_owned(), "%n".to_owned()]);
+    Ok(HostSettings { proxy_command: words.join(" "), known_hosts: config_word(&known, named) })
 }
 
 /// Writes the configuration for nodes (`NODE.munjigi`) and for the server itself.
-pub(crate) fn block(endpoint: &Url, proxy_command: &str, known_hosts: &Path) -> String {
-    let known = config_word(known_hosts);
+pub(crate) fn block(endpoint: &Url, recorded: &HostSettings, own_sshd: &HostSettings) -> String {
+    let known = &recorded.known_hosts;
     let mut text = format!(
         "# Munjigi's nodes, as NODE{HOST_SUFFIX}. `User {ANY_USER}` is the OS user that policy gives you; ssh OSUSER@NODE{HOST_SUFFIX}\n\
          # names another one. For connections without a handshake each, add:\n\
          #     ControlMaster auto\n\
          #     ControlPath ~/.ssh/%C\n\
          #     ControlPersist 10m\n\
-         Host *{HOST_SUFFIX}\n\
-         \x20   ProxyCommand {proxy_command}\n\
+         Host *{HOST_SUFFIX} !*{PASSTHROUGH_SUFFIX}{HOST_SUFFIX}\n\
+         \x20   ProxyCommand {recorded_command}\n\
          \x20   UserKnownHostsFile {known}\n\
          \x20   StrictHostKeyChecking yes\n\
-         \x20   User {ANY_USER}\n"
+         \x20   User {ANY_USER}\n\
+         # A node's own sshd, as NODE{PASSTHROUGH_SUFFIX}{HOST_SUFFIX}: audited, not recorded, and users and keys are its own.\n\
+         Host *{PASSTHROUGH_SUFFIX}{HOST_SUFFIX}\n\
+         \x20   ProxyCommand {own_command}\n\
+         \x20   UserKnownHostsFile ~/.ssh/known_hosts {own_known}\n",
+        recorded_command = recorded.proxy_command,
+        own_command = own_sshd.proxy_command,
+        own_known = own_sshd.known_hosts,
     );
     if let Some(host) = endpoint.host_str() {
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -96,26 +126,33 @@ pub(crate) fn block(endpoint: &Url, proxy_command: &str, known_hosts: &Path) -> 
 }
 
 /// Writes the configuration for one run of ssh, in which every host is a node.
-pub(crate) fn for_a_run(proxy_command: &str, known_hosts: &Path) -> String {
-    let known = config_word(known_hosts);
+pub(crate) fn for_a_run(settings: &HostSettings, far_end: FarEnd) -> String {
+    let (known, before, after) = match far_end {
+        FarEnd::Server => (
+            settings.known_hosts.clone(),
+            "    GlobalKnownHostsFile /dev/null\n    StrictHostKeyChecking yes\n",
+            format!("Host *\n    User {ANY_USER}\n"),
+        ),
+        // Its host key may be unknown to the server; then ssh asks as ever, and remembers in the person's own file.
+        FarEnd::OwnSshd => (format!("~/.ssh/known_hosts {}", settings.known_hosts), "", String::new()),
+    };
     // The first value wins, so that the person's own settings come between what must hold and what is a default.
     format!(
         "Host *\n\
-         \x20   ProxyCommand {proxy_command}\n\
+         \x20   ProxyCommand {}\n\
          \x20   HostName %h\n\
          \x20   UserKnownHostsFile {known}\n\
-         \x20   GlobalKnownHostsFile /dev/null\n\
-         \x20   StrictHostKeyChecking yes\n\
+         {before}\
          \x20   Include ~/.ssh/config\n\
          \x20   Include /etc/ssh/ssh_config\n\
-         Host *\n\
-         \x20   User {ANY_USER}\n"
+         {after}",
+        settings.proxy_command
     )
 }
 
-/// Writes a file name as ssh_config(5) reads it.
-fn config_word(path: &Path) -> String {
-    let text = path.display().to_string().replace('%', "%%");
+/// Writes a file name, and what ssh shall put behind it, as ssh_config(5) reads it.
+fn config_word(path: &Path, token: &str) -> String {
+    let text = path.display().to_string().replace('%', "%%") + token;
     if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text }
 }
 
@@ -143,7 +180,7 @@ pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
 
 /// Makes a person's configuration include ours, in its first line: what stands before a `Host` holds for all.
 pub(crate) fn include(person: &Path, ours: &Path) -> anyhow::Result<bool> {
-    let line = format!("Include {}\n", config_word(ours));
+    let line = format!("Include {}\n", config_word(ours, ""));
     let text = match fs::read_to_string(person) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
@@ -162,15 +199,21 @@ mod tests {
 
     #[test]
     fn the_block_names_the_server_and_its_port() {
-        let text =
-            block(&Url::parse("https://gate.example:8443").unwrap(), "munjigi ssh --stdio %n", Path::new("/k h"));
-        assert!(
-            text.contains("Host *.munjigi\n    ProxyCommand munjigi ssh --stdio %n\n    UserKnownHostsFile \"/k h\"\n")
-        );
+        let made = |command: &str, known: &str, token: &str| HostSettings {
+            proxy_command: command.to_owned(),
+            known_hosts: config_word(Path::new(known), token),
+        };
+        let (recorded, own) = (made("munjigi ssh --stdio %n", "/k h", ""), made("munjigi x", "/o 1%", "%n"));
+        let of = |endpoint: &str| block(&Url::parse(endpoint).unwrap(), &recorded, &own);
+        let text = of("https://gate.example:8443");
+        assert!(text.contains(
+            "Host *.munjigi !*.passthrough.munjigi\n    ProxyCommand munjigi ssh --stdio %n\n    UserKnownHostsFile \"/k h\"\n"
+        ));
+        assert!(text.contains(
+            "Host *.passthrough.munjigi\n    ProxyCommand munjigi x\n    UserKnownHostsFile ~/.ssh/known_hosts \"/o 1%%%n\"\n"
+        ));
         assert!(text.contains("Host gate.example\n    Port 8443\n"));
-        assert!(
-            block(&Url::parse("https://[::1]").unwrap(), "x", Path::new("/k")).contains("Host ::1\n    Port 443\n")
-        );
+        assert!(of("https://[::1]").contains("Host ::1\n    Port 443\n"));
     }
 
     #[test]

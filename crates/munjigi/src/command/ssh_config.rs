@@ -10,7 +10,7 @@ use super::{Finish, note, print, resolve};
 use crate::cli::Where;
 use crate::client::context::Surroundings;
 use crate::client::ssh;
-use crate::client::ssh_config::{Files, block, include, proxy_command, write};
+use crate::client::ssh_config::{FarEnd, Files, block, include, settings, write};
 
 /// Print what ssh_config needs for NODE.munjigi, or write it
 #[derive(Debug, Args)]
@@ -33,11 +33,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     let around = Surroundings::of_process();
     let files = Files::find(&around)?;
     let known_hosts = files.known_hosts();
-    let text = block(&context.endpoint, &proxy_command(&arguments.place, &known_hosts)?, &known_hosts);
+    let to = |far_end| settings(&arguments.place, &files, far_end);
+    let text = block(&context.endpoint, &to(FarEnd::Server)?, &to(FarEnd::OwnSshd)?);
     // The keys come with every connection; one that nobody uses brings them too.
-    let way = ssh::open(context, "ssh-config".to_owned()).await?;
-    write(&known_hosts, &way.known_hosts())?;
-    way.link.close().await;
+    let unused = ssh::open(context, "ssh-config".to_owned()).await?;
+    write(&known_hosts, &unused.known_hosts())?;
+    unused.link.close().await;
     if !arguments.write {
         print(&text)?;
         return Ok(Finish::Done);

@@ -49,8 +49,6 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 const LOGIN_LIMIT: Duration = Duration::from_secs(150);
 /// How long a connection that is told to go may take.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
-/// Behind a node's name in `ssh_config`, so that one block there stands for all nodes.
-const HOST_SUFFIX: &str = ".munjigi";
 /// Most channels of a connection that are open at once.
 const MAX_CHANNELS: usize = 256;
 

@@ -58,7 +58,7 @@ pub struct NodeLink {
     pub epoch: Epoch,
     /// The one OS user an unprivileged agent can serve.
     pub only_user: Option<String>,
-    /// The public host key of the node's own sshd, as the agent says; certified, not believed for anything else.
+    /// The public host key of the node's own sshd, as the agent says; vouched for under the node's own names.
     pub ssh_host_key: Option<String>,
     /// Where the agent dialled from.
     pub address: IpAddr,

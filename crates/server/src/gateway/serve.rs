@@ -11,6 +11,7 @@ use munjigi_core::endpoint::Endpoint;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::{NodeId, SessionId};
 use munjigi_core::session::{EndReason, environment_allowed};
+use munjigi_core::ssh::login_name::PASSTHROUGH_SUFFIX;
 use munjigi_core::wire::hello::NodeHello;
 use munjigi_core::wire::message::{
     Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, SshWish,
@@ -22,7 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::door_ssh::forwards::{PASSTHROUGH, PassedThrough};
+use super::door_ssh::forwards::PassedThrough;
 use super::hub::Order;
 use super::incoming::Client;
 use super::lanes::LaneOwner;
@@ -299,18 +300,21 @@ async fn ssh(server: &Arc<Server>, caller: &Caller, request: &RequestMeta, strea
         let message = "a node's name, id or tag has 1 to 400 characters";
         return refuse(stream, "ValidationException", message.to_owned(), "", request);
     }
-    if let Some(node) = wish.node.strip_suffix(PASSTHROUGH) {
+    if let Some(node) = wish.node.strip_suffix(PASSTHROUGH_SUFFIX) {
         return pass_through(server, caller, request, stream, node).await;
     }
-    let believed = server.ssh_authority.host();
-    // Each is one of ours, and can be written.
-    let keys = believed.believed(clock::now()).filter_map(|key| key.public().to_openssh().ok());
-    let accepted = Accepted { host_authorities: keys.collect(), ..Accepted::default() };
+    let accepted = Accepted { host_authorities: host_authorities(server), ..Accepted::default() };
     let Some(client) = accept(server, caller.principal(), stream, accepted).await else { return };
     let road = door_ssh::Road::Link { caller: caller.clone(), node: wish.node };
     // The link's own port says nothing about this connection.
     let origin = door_ssh::Origin { peer: SocketAddr::new(request.source_ip, 0), pass: None, road };
     door_ssh::serve(server, client, origin).await;
+}
+
+/// Returns the public keys of those who vouch for hosts.
+fn host_authorities(server: &Server) -> Vec<String> {
+    // Each is one of ours, and can be written.
+    server.ssh_authority.host().believed(clock::now()).filter_map(|key| key.public().to_openssh().ok()).collect()
 }
 
 /// Carries an SSH connection of the caller's to the node's own sshd, unread.
@@ -319,7 +323,9 @@ async fn pass_through(server: &Arc<Server>, caller: &Caller, request: &RequestMe
         Ok(through) => through,
         Err(refusal) => return refuse(stream, refusal.code(), refusal.to_string(), "", request),
     };
-    let client = accept(server, caller.principal(), stream, Accepted::default()).await;
+    let host_key = through.host_key(server).unwrap_or_default();
+    let accepted = Accepted { host_authorities: host_authorities(server), host_key, ..Accepted::default() };
+    let client = accept(server, caller.principal(), stream, accepted).await;
     through.carry(server, client).await;
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use munjigi_core::id::NodeId;
+use munjigi_core::ssh::login_name::{HOST_SUFFIX, PASSTHROUGH_SUFFIX};
 use munjigi_core::ssh::node_trust::NodeSshTrust;
 use munjigi_core::time::Timestamp;
 use munjigi_core::wire::message::{Open, SshTrustOnNode, open};
@@ -206,7 +207,11 @@ fn host_names(server: &Server, node: &Node) -> Vec<String> {
     let instance = node.id.as_str().replacen("mi-", "i-", 1);
     let own = [node.id.to_string(), instance, node.name.to_ascii_lowercase()];
     let plain = own.into_iter().filter(|name| valid_name(name) && !name.contains('.'));
-    let both = plain.flat_map(|name| [format!("{name}.munjigi"), name]);
+    // As people write them on each of the ways to its sshd.
+    let both = plain.flat_map(|name| {
+        let through = format!("{name}{PASSTHROUGH_SUFFIX}");
+        [format!("{name}{HOST_SUFFIX}"), format!("{through}{HOST_SUFFIX}"), through, name]
+    });
     let tagged = node.tags.iter().filter(|tag| tag.key == HOST_NAMES_TAG).flat_map(|tag| tag.value.split(' '));
     let mut names: Vec<String> = both.chain(tagged.filter(|name| valid_name(name)).map(str::to_owned)).collect();
     names.retain(|name| !server.names.contains(name) || is_tagged(node, name));

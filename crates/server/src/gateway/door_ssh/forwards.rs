@@ -20,7 +20,6 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use agent::OfferedAgent;
-pub(crate) use goal::PASSTHROUGH;
 pub(crate) use local::{open_tcp, open_unix};
 pub(crate) use passthrough::PassedThrough;
 pub(crate) use refusal::Refusal;

@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use munjigi_core::ssh::login_name::HOST_SUFFIX;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
+use super::Road;
 use super::inbox::FIRST_WINDOW;
-use super::{HOST_SUFFIX, Road};
 use crate::{Server, clock};
 
 /// What the door says of itself before keys are exchanged.

@@ -3,7 +3,7 @@
 
 use munjigi_core::destination::Destination;
 use munjigi_core::endpoint::Endpoint;
-use munjigi_core::ssh::login_name::LoginName;
+use munjigi_core::ssh::login_name::{HOST_SUFFIX, LoginName, PASSTHROUGH_SUFFIX};
 
 use super::Refusal;
 use super::sessions::Aim;
@@ -11,10 +11,6 @@ use crate::api::ssm::target::Target;
 use crate::store::StoredTarget;
 use crate::{Server, targets};
 
-/// Ends the name of a node whose own sshd is meant.
-pub(crate) const PASSTHROUGH: &str = ".passthrough";
-/// Ends names of nodes in the `ssh_config` that `munjigi ssh-config` writes.
-const DOMAIN: &str = ".munjigi";
 /// Where SSH servers listen.
 const SSH_PORT: u32 = 22;
 
@@ -67,10 +63,10 @@ fn decide(node: Option<&str>, host: &str, port: u32, target: Option<&StoredTarge
             "this login names no node to forward through: log in as NODE@… or OSUSER%NODE@…, or name a target",
         ));
     }
-    let plain = |host: &str| host.strip_suffix(DOMAIN).unwrap_or(host).to_owned();
-    Ok(match host.strip_suffix(PASSTHROUGH) {
-        Some(node) => Goal::Forward(Aim::Passthrough(plain(node)), None),
-        None => Goal::Inner(plain(host)),
+    let host = host.strip_suffix(HOST_SUFFIX).unwrap_or(host);
+    Ok(match host.strip_suffix(PASSTHROUGH_SUFFIX) {
+        Some(node) => Goal::Forward(Aim::Passthrough(node.to_owned()), None),
+        None => Goal::Inner(host.to_owned()),
     })
 }
 
@@ -108,7 +104,7 @@ mod tests {
         assert_eq!(decided(None, "web-1.munjigi", 22), inner("web-1"));
         let passed = Goal::Forward(Aim::Passthrough("web-1".to_owned()), None);
         assert_eq!(decided(None, "web-1.passthrough", 22), passed);
-        assert_eq!(decided(None, "web-1.munjigi.passthrough", 22), passed);
+        assert_eq!(decided(None, "web-1.passthrough.munjigi", 22), passed);
         assert!(decide(None, "db.internal", 5432, None).is_err());
     }
 }

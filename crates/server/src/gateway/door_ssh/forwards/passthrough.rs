@@ -40,6 +40,11 @@ impl PassedThrough {
         }
     }
 
+    /// Returns the public key of the node's sshd, as its agent says: whoever named the node needs to know no more.
+    pub(crate) fn host_key(&self, server: &Server) -> Option<String> {
+        server.gateway.nodes.get(&self.session.handle().facts.node)?.ssh_host_key
+    }
+
     /// Carries the client's bytes, if it is still there, and ends the session with them.
     pub(crate) async fn carry(self, server: &Arc<Server>, client: Option<MovingStream>) {
         let Self { session, connection, _control } = self;

@@ -96,7 +96,7 @@ impl Worker {
         let system = system::read(&self.bundle, None).context("failed to read the system's accounts")?;
         self.rights(&system);
         self.problems.dedup();
-        self.book.problems = std::mem::take(&mut self.problems);
+        self.book.set_problems(clock::now(), std::mem::take(&mut self.problems));
         self.book.version = self.bundle.version;
         self.keep()
     }

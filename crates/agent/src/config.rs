@@ -58,6 +58,9 @@ pub(crate) struct Config {
     /// Group that marks the accounts of another system, whose members may be taken over: `iam-synced-users` of
     /// aws-ec2-ssh; default none.
     pub(crate) adopt_group: Option<String>,
+    /// How long after a failure the work on accounts is tried again, in seconds; the time doubles up to an hour. 1 to 3600,
+    /// default 60.
+    pub(crate) account_retry_seconds: u32,
     /// Addresses that port sessions may not reach, beside those that no node reaches (T-58): `10.0.0.0/8`,
     /// `10.1.2.3:5432`, `[fd00::/8]:22`, `*:25`; at most 128.
     pub(crate) denied_destinations: Vec<String>,
@@ -79,6 +82,7 @@ impl Default for Config {
             forwarding: true,
             manage_accounts: false,
             adopt_group: None,
+            account_retry_seconds: 60,
             denied_destinations: Vec::new(),
         }
     }
@@ -166,6 +170,9 @@ fn parse(text: &str) -> anyhow::Result<Config> {
             bail!("`{}` is not the name of an OS user", user.escape_default());
         }
     }
+    if !(1..=3600).contains(&config.account_retry_seconds) {
+        bail!("`account_retry_seconds` is 1 to 3600");
+    }
     if !(1..=720).contains(&config.offline_grace_hours) {
         bail!("`offline_grace_hours` is 1 to 720");
     }
@@ -234,6 +241,8 @@ mod tests {
             ("keys_socket = 'keys.sock'", "keys_socket"),
             ("ssh_host_key = 'key.pub'", "ssh_host_key"),
             ("offline_grace_hours = 0", "offline_grace_hours"),
+            ("account_retry_seconds = 0", "account_retry_seconds"),
+            ("account_retry_seconds = 3601", "account_retry_seconds"),
             ("offline_grace_hours = 721", "offline_grace_hours"),
             ("sshd_log = 'log'", "sshd_log"),
             ("link_user = 'a'\nlink_user = 'b'", "duplicate"),

@@ -1,145 +1,18 @@
 //! The life of people's accounts on a node: with a real server and a real agent that has account files, homes and sudoers of
 //! its own in a mount namespace, which only root can make. Nothing of the machine's is changed.
 
+mod failures;
+mod island;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 
-use nix::unistd::Uid;
 use serde_json::{Value, json};
 
-use crate::harness::databases::program;
-use crate::harness::{TestAgent, TestServer, output, success, wait_for};
-
-/// A node whose `/etc` and `/home` are its own.
-struct Island {
-    /// Ends before the server, whose directory holds its files.
-    agent: TestAgent,
-    server: TestServer,
-    directory: PathBuf,
-}
-
-/// Tells whether this machine can give a node files of its own; says so if not.
-#[expect(clippy::print_stderr, reason = "whoever reads the test's output must see what was passed over")]
-fn possible() -> bool {
-    if program("sudo").is_none() || program("useradd").is_none() {
-        return false;
-    }
-    let may = Uid::effective().is_root() && output(Command::new("unshare").args(["--mount", "true"])).status.success();
-    if !may {
-        eprintln!("passed over: only who may make namespaces can give a node account files of its own");
-    }
-    may
-}
-
-impl Island {
-    /// Starts it; `more` are commands in the namespace before the agent runs.
-    fn start(more: &str) -> Self {
-        let server = TestServer::start();
-        let directory = server.directory().join("island");
-        fs::create_dir_all(directory.join("home")).unwrap();
-        success(Command::new("cp").args(["-a", "/etc"]).arg(directory.join("etc")));
-        // Who was here before is a stranger.
-        for (file, line) in [("passwd", "yoon:x:1500:1500::/home/yoon:/bin/sh\n"), ("group", "yoon:x:1500:\n")] {
-            let path = directory.join("etc").join(file);
-            fs::write(&path, fs::read_to_string(&path).unwrap() + line).unwrap();
-        }
-        let lines = "sshd_log = 'off'\nmanage_accounts = true\n";
-        let mut agent = server.agent_configured("web-1", &["Role=web"], None, lines);
-        agent.stop();
-        let here = directory.display();
-        let script = format!(
-            "set -e; mount --make-rprivate /; mount --bind {here}/etc /etc; mount --bind {here}/home /home; {more} exec \"$@\""
-        );
-        agent.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
-        Self { agent, server, directory }
-    }
-
-    fn etc(&self, file: &str) -> String {
-        fs::read_to_string(self.directory.join("etc").join(file)).unwrap_or_default()
-    }
-
-    fn home(&self, path: &str) -> PathBuf {
-        self.directory.join("home").join(path)
-    }
-
-    /// Returns the user id of an account, if there is one.
-    fn uid(&self, name: &str) -> Option<u32> {
-        field(&self.etc("passwd"), name, 2).map(|uid| uid.parse().unwrap())
-    }
-
-    fn is_locked(&self, name: &str) -> bool {
-        field(&self.etc("shadow"), name, 7).as_deref() == Some("1")
-    }
-
-    fn is_in(&self, name: &str, group: &str) -> bool {
-        field(&self.etc("group"), group, 3).is_some_and(|members| members.split(',').any(|member| member == name))
-    }
-
-    fn sudo(&self) -> String {
-        self.etc("sudoers.d/munjigi")
-    }
-
-    fn iam(&self, arguments: &[&str]) -> Value {
-        self.server.aws_json(&[&["iam"], arguments].concat())
-    }
-
-    fn add(&self, user: &str, group: &str) {
-        self.iam(&["add-user-to-group", "--group-name", group, "--user-name", user]);
-    }
-
-    fn remove(&self, user: &str, group: &str) {
-        self.iam(&["remove-user-from-group", "--group-name", group, "--user-name", user]);
-    }
-
-    fn rule(&self, arguments: &[&str]) {
-        success(&mut self.server.munjigi(&[&["account", "rule", "put"], arguments].concat()));
-    }
-
-    /// Gives a person a key, and builds commands with it.
-    fn person(&self, name: &str) -> Person<'_> {
-        let key = self.iam(&["create-access-key", "--user-name", name]);
-        let text = |member: &str| key["AccessKey"][member].as_str().unwrap().to_owned();
-        Person { island: self, id: text("AccessKeyId"), secret: text("SecretAccessKey") }
-    }
-
-    /// Returns the trail's events of a name about an account.
-    fn events(&self, name: &str, os_user: &str) -> usize {
-        let text = success(&mut self.server.munjigi(&["audit", "--output", "json", "--limit", "0", "--name", name]));
-        let about = |line: &&str| line.contains(&format!("\"osUser\":\"{os_user}\""));
-        text.lines().filter(about).count()
-    }
-}
-
-struct Person<'i> {
-    island: &'i Island,
-    id: String,
-    secret: String,
-}
-
-impl Person<'_> {
-    fn run(&self, words: &[&str]) -> Command {
-        let mut command = self.island.server.munjigi(&[&["run", "web-1", "--"], words].concat());
-        command.env("AWS_ACCESS_KEY_ID", &self.id).env("AWS_SECRET_ACCESS_KEY", &self.secret);
-        command
-    }
-
-    fn says(&self, words: &[&str]) -> String {
-        success(&mut self.run(words)).trim().to_owned()
-    }
-}
-
-fn field(file: &str, name: &str, at: usize) -> Option<String> {
-    let line = file.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split(':').nth(at).map(str::to_owned)
-}
-
-/// Whether a path is there and whose it is.
-fn owner(path: &Path) -> Option<u32> {
-    fs::symlink_metadata(path).ok().map(|meta| meta.uid())
-}
+use crate::harness::{output, success, wait_for};
+use island::{Island, field, owner, possible};
 
 #[test]
 fn ten_people_in_three_groups_come_move_leave_and_return() {
@@ -225,8 +98,13 @@ fn ten_people_in_three_groups_come_move_leave_and_return() {
     let song = island.person("song");
     assert_eq!(song.says(&["sh", "-c", "id -un; echo kept > ~/file"]), "song");
     let uid = island.uid("song");
+    let listed = wait_for("its account in the list", || island.listed("song").filter(|song| song["State"] == "idle"));
+    assert_eq!((&listed["Mode"], listed["Uid"].as_u64()), (&json!("just-in-time"), uid.map(u64::from)));
+    assert!(listed["Since"].as_f64().is_some_and(|since| since > 1.7e9), "{listed}");
     wait_for("its end", || island.uid("song").is_none().then_some(()));
     assert_eq!(owner(&island.home("song")), None);
+    wait_for("its end in the list", || island.listed("song").is_none().then_some(()));
+    wait_for("its end in the trail", || (island.events("AccountRemoved", "song") == 1).then_some(()));
     assert_eq!(song.says(&["sh", "-c", "cat ~/file"]), "kept");
     assert_eq!(island.uid("song"), uid);
     // Somebody whose mapped name is a person's own name already: the later one is refused, nobody else is.
@@ -319,11 +197,7 @@ fn the_server_away_changes_nothing(mut island: Island, jung_uid: u32) {
     bundle[last] ^= 1;
     fs::write(&path, bundle).unwrap();
     island.server.start_again();
-    let here = island.directory.display().to_string();
-    let script = format!(
-        "set -e; mount --make-rprivate /; mount --bind {here}/etc /etc; mount --bind {here}/home /home; exec \"$@\""
-    );
-    island.agent.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    island.run_agent("");
     island.iam(&["create-user", "--user-name", "new"]);
     island.add("new", "dev");
     wait_for("the next account", || island.uid("new"));

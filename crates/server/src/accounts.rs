@@ -6,6 +6,7 @@
 
 mod build;
 mod ensure;
+mod just_in_time;
 pub(crate) mod keys;
 mod push;
 mod report;
@@ -31,8 +32,10 @@ use crate::service_event::service_event;
 use crate::store::Node;
 use crate::{Server, lock};
 
-pub(crate) use ensure::ensure;
-pub(crate) use report::shown;
+pub(crate) use ensure::{check_usable, ensure};
+use just_in_time::WantedAccounts;
+pub(crate) use just_in_time::{Present, present};
+pub(crate) use report::{changed_on_node, shown};
 pub(crate) use round::{confirm, round};
 pub(crate) use view::View;
 
@@ -63,8 +66,8 @@ pub(crate) struct Accounts {
     /// Principals that somebody removed from a group or deleted since the last complete round.
     explicit: Mutex<BTreeSet<String>>,
     nodes: Mutex<HashMap<NodeId, Known>>,
-    /// Accounts made just in time: whose, and since when they were asked for.
-    just_in_time: Mutex<HashMap<(NodeId, String), (String, Instant)>>,
+    /// Accounts made just in time: which are wanted, and whose they are.
+    just_in_time: Mutex<WantedAccounts>,
     alerts: Mutex<HashSet<String>>,
 }
 

@@ -241,6 +241,11 @@ pub(crate) enum ToLink {
         /// What the accounts are like now, as [`munjigi_core::wire::message::AccountReport`] in bytes.
         report: Vec<u8>,
     },
+    /// What became of the node's accounts without anybody asking.
+    AccountsChanged {
+        /// As above.
+        report: Vec<u8>,
+    },
     /// The program has ended; all that it wrote can be read without waiting.
     Exited {
         /// The session.
@@ -369,6 +374,7 @@ impl ToLink {
             }
             Self::KeyTaken { request } => out.u8(20).u64(*request),
             Self::AccountsApplied { request, report } => out.u8(40).u64(*request).bytes(report),
+            Self::AccountsChanged { report } => out.u8(41).bytes(report),
             Self::Reached { request } => out.u8(22).u64(*request),
             Self::LoginLog { kind } => out.u8(21).u8(u8::from(*kind == LogKind::File)),
             Self::Exited { session, status, detail } => {
@@ -407,6 +413,7 @@ impl ToLink {
             }),
             20 => Self::KeyTaken { request: fields.u64()? },
             40 => Self::AccountsApplied { request: fields.u64()?, report: fields.bytes(MAX_PIECE)?.to_vec() },
+            41 => Self::AccountsChanged { report: fields.bytes(MAX_PIECE)?.to_vec() },
             22 => Self::Reached { request: fields.u64()? },
             21 => Self::LoginLog { kind: if get_flag(&mut fields)? { LogKind::File } else { LogKind::Journal } },
             4 => Self::Refused {

@@ -63,6 +63,7 @@ fn to_link() -> Vec<ToLink> {
         ToLink::Refused { request: 3, code: "AccessDenied".into(), message: "no".into(), reason: "r".into() },
         ToLink::Reached { request: 5 },
         ToLink::AccountsApplied { request: 6, report: vec![1; 50] },
+        ToLink::AccountsChanged { report: vec![2; 50] },
         ToLink::Exited { session: session(), status: killed, detail: "why".into() },
     ]
 }

@@ -24,6 +24,7 @@ use crate::halves::{ChannelError, Configure, Start, Terminal, ToSpawn};
 use crate::{clock, inventory};
 
 use super::Sessions;
+use super::account_changes::AccountChanges;
 use super::accounts;
 use super::logins::Logins;
 use super::port::Ports;
@@ -41,6 +42,7 @@ pub(super) async fn keep_dialing(
     spawn: Arc<SpawnClient>,
     sessions: Arc<Sessions>,
     logins: Arc<Logins>,
+    changes: &AccountChanges,
 ) -> anyhow::Result<()> {
     let server = configure.server.parse().context("the server's address in agent.json is no URL")?;
     let roots = PinnedRoots::from_pem(&configure.ca).context("the roots in agent.json are unusable")?;
@@ -54,11 +56,13 @@ pub(super) async fn keep_dialing(
         let why = match connect(&options, &configure, &spawn, &sessions).await {
             Ok(dialed) => {
                 logins.connected(dialed.connection.opener());
+                changes.connected(dialed.connection.opener());
                 serve(dialed, &spawn, &sessions, &ports, &lanes).await
             }
             Err(why) => why,
         };
         logins.disconnected();
+        changes.disconnected();
         backoff.after_connection(begun.elapsed());
         let wait = backoff.after_failure();
         tracing::info!(why, wait_ms = wait.as_millis(), "the link is down");

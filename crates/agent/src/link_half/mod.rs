@@ -3,6 +3,7 @@
 //! It is a process of its own without privileges. What it knows of the node comes from the privileged half, over its
 //! standard input; what it may ask for stands in [`crate::halves`].
 
+mod account_changes;
 mod accounts;
 mod dialing;
 mod listening;
@@ -29,6 +30,7 @@ use crate::halves::{self, Channel, ChannelError, ToLink, ToSpawn};
 use crate::ring::Ring;
 use crate::{confine, sys};
 
+use account_changes::AccountChanges;
 use logins::Logins;
 use program::Program;
 use session::{Ended, Event, Handle, Session};
@@ -90,15 +92,17 @@ async fn serve(channel: Channel) -> anyhow::Result<()> {
     };
     let sessions = Arc::new(Sessions::default());
     let logins = Logins::start();
+    let changes = AccountChanges::start();
     let mut tasks = JoinSet::new();
     for _ in 0..configure.sessions {
         let (message, descriptors) = spawn.receive().await.context("a session to be carried on did not come")?;
-        take(message, descriptors, &spawn, &sessions, &logins, &mut tasks);
+        take(message, descriptors, &spawn, &sessions, &logins, &changes, &mut tasks);
     }
-    let dialing = dialing::keep_dialing(configure, Arc::clone(&spawn), Arc::clone(&sessions), Arc::clone(&logins));
+    let dialing =
+        dialing::keep_dialing(configure, Arc::clone(&spawn), Arc::clone(&sessions), Arc::clone(&logins), &changes);
     tokio::select! {
         result = dialing => result,
-        () = dispatch(&spawn, &sessions, &logins, &mut tasks) => {
+        () = dispatch(&spawn, &sessions, &logins, &changes, &mut tasks) => {
             // The dialling stops here, but the link lives until its sessions have said what became of them.
             Ok(())
         }
@@ -110,12 +114,13 @@ async fn dispatch(
     spawn: &Arc<SpawnClient>,
     sessions: &Arc<Sessions>,
     logins: &Arc<Logins>,
+    changes: &AccountChanges,
     tasks: &mut JoinSet<SessionId>,
 ) {
     loop {
         tokio::select! {
             received = spawn.receive() => match received {
-                Ok((message, descriptors)) => take(message, descriptors, spawn, sessions, logins, tasks),
+                Ok((message, descriptors)) => take(message, descriptors, spawn, sessions, logins, changes, tasks),
                 Err(error) => {
                     if !matches!(error, ChannelError::Closed) {
                         tracing::error!(%error, "the link half ends");
@@ -141,6 +146,7 @@ fn take(
     spawn: &Arc<SpawnClient>,
     sessions: &Arc<Sessions>,
     logins: &Arc<Logins>,
+    changes: &AccountChanges,
     tasks: &mut JoinSet<SessionId>,
 ) {
     match message {
@@ -159,6 +165,7 @@ fn take(
             }
         }
         ToLink::AccountsApplied { request, report } => drop(spawn.reported(request, Ok(report))),
+        ToLink::AccountsChanged { report } => changes.tell(report),
         ToLink::KeyTaken { request } | ToLink::Reached { request } => {
             drop(spawn.answered(request, Ok(descriptors)));
         }

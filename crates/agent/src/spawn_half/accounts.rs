@@ -8,8 +8,9 @@ use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use munjigi_core::account::book::Book;
+use munjigi_core::account::book::{Book, Unfinished};
 use munjigi_core::account::bundle::{AccountBundle, AccountMode, AccountState, MAX_BUNDLE_BYTES};
+use munjigi_core::session::ExitStatus;
 use munjigi_core::wire::message::AccountReport;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -30,16 +31,28 @@ const LINGER: Duration = Duration::from_secs(10);
 /// How long it waits for its first session.
 const FIRST_SESSION: Duration = Duration::from_secs(300);
 
+/// How often accounts are looked at that something is in the way of: its owner may have moved it away.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// The longest time between two attempts at what failed.
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
 /// What this half knows of accounts.
 #[derive(Default)]
 pub(super) struct Accounts {
     /// The bundle that holds.
     bundle: Option<AccountBundle>,
+    /// The accounts that the worker had made when it ended last.
+    book: Book,
     /// One that is coming in.
     incoming: Option<Incoming>,
     worker: Option<Worker>,
     /// Wishes that the next worker answers; some even if nobody asked (`None` is nobody).
     wanted: Option<Vec<u64>>,
+    /// How many attempts in a row left something unfinished, and when the next one is.
+    attempts: u32,
+    again: Option<Instant>,
+    /// What the server was told last without asking.
+    told: Option<AccountReport>,
     /// Number of the newest change that is in the server's trail.
     recorded: u64,
     /// Accounts made just in time: until when each may be without a session.
@@ -66,17 +79,46 @@ impl Accounts {
         self.bundle.as_ref()
     }
 
+    /// Returns the accounts that this node manages, as the worker left them.
+    pub(super) fn book(&self) -> &Book {
+        &self.book
+    }
+
     /// Returns when something is to be done.
     pub(super) fn next(&self) -> Option<Instant> {
         let unused = self.unused.values().min().copied();
-        self.worker.as_ref().map(|worker| worker.until).into_iter().chain(unused).min()
+        self.worker.as_ref().map(|worker| worker.until).into_iter().chain(unused).chain(self.again).min()
     }
+
+    /// Plans the next attempt at what could not be done: later each time, or none if all is done.
+    fn plan_retry(&mut self, unfinished: Option<Unfinished>, first: Duration, now: Instant) {
+        let wait = match unfinished {
+            None => {
+                self.attempts = 0;
+                self.again = None;
+                return;
+            }
+            Some(Unfinished::Conflict) => LOOK_AGAIN,
+            Some(Unfinished::Failed) => retry_after(first, self.attempts),
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        self.again = Some(now + wait);
+    }
+}
+
+/// Returns how long to wait behind so many failures in a row.
+fn retry_after(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY)
 }
 
 impl SpawnHalf {
     /// Tells whether this node's owner lets its accounts be managed.
-    fn manages_accounts(&self) -> bool {
+    pub(super) fn manages_accounts(&self) -> bool {
         self.config.manage_accounts && Uid::effective().is_root()
+    }
+
+    fn account_retry(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.account_retry_seconds))
     }
 
     /// Takes up the bundle of the run before; accounts are looked at once, as they may have been changed meanwhile.
@@ -91,6 +133,7 @@ impl SpawnHalf {
         match verified {
             Ok(bundle) => {
                 self.accounts.bundle = Some(bundle);
+                self.accounts.book = self.read_book().unwrap_or_default();
                 self.expect_sessions();
                 self.apply_accounts(None);
             }
@@ -176,6 +219,10 @@ impl SpawnHalf {
             // It is reaped like every child, and its wishes are answered then.
             let _ = kill(worker.pid, Signal::SIGKILL);
         }
+        if self.accounts.again.is_some_and(|again| again <= now) {
+            self.accounts.again = None;
+            self.apply_accounts(None);
+        }
         if self.accounts.unused.is_empty() {
             return;
         }
@@ -221,6 +268,8 @@ impl SpawnHalf {
                 self.accounts.worker = Some(Worker { pid, answers, until });
             }
             Err(why) => {
+                let first = self.account_retry();
+                self.accounts.plan_retry(Some(Unfinished::Failed), first, clock::monotonic());
                 for request in answers {
                     self.refuse_accounts(request, Refusal::failed("AccountsFailed", &why));
                 }
@@ -260,14 +309,28 @@ impl SpawnHalf {
         .map_err(|error| failed(&error))
     }
 
-    /// Takes note that a process ended; tells whether it was the worker.
-    pub(super) fn account_worker_reaped(&mut self, pid: Pid) -> bool {
+    fn read_book(&self) -> anyhow::Result<Book> {
+        Ok(serde_json::from_slice(&self.data.read(BOOK_FILE)?)?)
+    }
+
+    /// Takes note that a process ended; tells whether it was the worker. What it could not do is tried again later.
+    pub(super) fn account_worker_reaped(&mut self, pid: Pid, status: &ExitStatus) -> bool {
         let Some(worker) = self.accounts.worker.take_if(|worker| worker.pid == pid) else { return false };
-        let book = self.data.read(BOOK_FILE).and_then(|text| Ok(serde_json::from_slice::<Book>(&text)?));
+        let book = match status {
+            ExitStatus::Code(0) => self.read_book(),
+            other => Err(anyhow::anyhow!("it ended with {other:?}")),
+        };
+        // Also of a worker that was killed: whatever it has locked by then must open to nobody.
+        self.accounts.book = self.read_book().unwrap_or_default();
+        let unfinished = book.as_ref().map_or(Some(Unfinished::Failed), Book::unfinished);
+        let first = self.account_retry();
+        self.accounts.plan_retry(unfinished, first, clock::monotonic());
         match book {
+            Ok(book) if worker.answers.is_empty() => self.tell_accounts(book.report(true)),
             Ok(book) => self.report_accounts(&worker.answers, &book.report(true)),
             Err(error) => {
                 let why = format!("the node's work on its accounts ended early: {error:#}");
+                tracing::warn!(why, "it is tried again");
                 for request in worker.answers {
                     self.refuse_accounts(request, Refusal::failed("AccountsFailed", &why));
                 }
@@ -277,10 +340,43 @@ impl SpawnHalf {
         true
     }
 
+    /// Tells the server what became of the accounts though it has not asked.
+    fn tell_accounts(&mut self, report: AccountReport) {
+        if self.accounts.told.as_ref() == Some(&report) {
+            return;
+        }
+        let message = ToLink::AccountsChanged { report: report.encode_to_vec() };
+        self.accounts.told = Some(report);
+        self.with_link(|link| link.send(&message, &[]));
+    }
+
     fn report_accounts(&mut self, answers: &[u64], report: &AccountReport) {
+        self.accounts.told = None;
         for request in answers {
             let message = ToLink::AccountsApplied { request: *request, report: report.encode_to_vec() };
             self.with_link(|link| link.send(&message, &[]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_again_later_each_time_and_within_an_hour() {
+        let first = Duration::from_secs(60);
+        let waits: Vec<u64> = (0..9).map(|failures| retry_after(first, failures).as_secs()).collect();
+        assert_eq!(waits, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+        assert_eq!(retry_after(first, u32::MAX), LONGEST_RETRY);
+        let (mut accounts, now) = (Accounts::default(), clock::monotonic());
+        for wait in [60, 120] {
+            accounts.plan_retry(Some(Unfinished::Failed), first, now);
+            assert_eq!(accounts.next(), Some(now + Duration::from_secs(wait)));
+        }
+        accounts.plan_retry(Some(Unfinished::Conflict), first, now);
+        assert_eq!(accounts.next(), Some(now + LOOK_AGAIN));
+        accounts.plan_retry(None, first, now);
+        assert_eq!((accounts.next(), accounts.attempts), (None, 0));
     }
 }

@@ -400,7 +400,7 @@ impl SpawnHalf {
             self.lose_link(&anyhow::anyhow!("it ended with {status:?}"));
             return;
         }
-        if self.workers.remove(&pid) || self.connecting.remove(&pid) || self.account_worker_reaped(pid) {
+        if self.workers.remove(&pid) || self.connecting.remove(&pid) || self.account_worker_reaped(pid, &status) {
             return;
         }
         let now = clock::monotonic();
@@ -524,7 +524,8 @@ impl SpawnHalf {
     /// Answers sshd's helper, as far as it goes without waiting.
     fn answer_sshd(&mut self, now: Instant) {
         let bundle = self.accounts.bundle();
-        let registered = bundle.map(|bundle| Registered { bundle, config: &self.config, now: clock::now() });
+        let book = self.manages_accounts().then(|| self.accounts.book());
+        let registered = bundle.map(|bundle| Registered { bundle, book, config: &self.config, now: clock::now() });
         if let Some(socket) = &mut self.key_socket {
             socket.serve(&mut self.keys, registered.as_ref(), now);
         }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use munjigi_core::account::bundle::{AccountBundle, BundleKey};
+use munjigi_core::account::book::{Book, Status};
+use munjigi_core::account::bundle::{AccountBundle, AccountState, BundleKey};
 use munjigi_core::ssh::lookup::Question;
 use munjigi_core::time::Timestamp;
 
@@ -17,6 +18,8 @@ use crate::config::Config;
 pub(crate) struct Registered<'a> {
     /// What the server said last.
     pub(crate) bundle: &'a AccountBundle,
+    /// The accounts that the node manages; `None` on a node that manages none.
+    pub(crate) book: Option<&'a Book>,
     /// What the node's owner says.
     pub(crate) config: &'a Config,
     /// Now.
@@ -45,9 +48,24 @@ impl<'a> Registered<'a> {
         keys.retain(|key| {
             let [plain, privileged] = &mut may;
             let known = if key.privileged { privileged } else { plain };
-            *known.get_or_insert_with(|| account::look_up(os_user, key.privileged, allowed).is_ok())
+            *known.get_or_insert_with(|| {
+                account::look_up(os_user, key.privileged, allowed)
+                    .is_ok_and(|found| self.is_whose_it_shall_be(os_user, found.uid.as_raw()))
+            })
         });
         keys
+    }
+
+    /// Tells whether the account is the one that a rule means: where this node manages accounts, an account of that name
+    /// that it did not make is a stranger's, to whom these keys would open it.
+    fn is_whose_it_shall_be(&self, os_user: &str, uid: u32) -> bool {
+        let by_rule = |state| matches!(state, AccountState::Active | AccountState::Awaited);
+        match (self.book, self.bundle.account(os_user)) {
+            (Some(book), Some(account)) if by_rule(account.state) => {
+                book.account(os_user).is_some_and(|known| known.uid == uid && known.status == Status::Active)
+            }
+            _ => true,
+        }
     }
 
     fn is_too_old(&self) -> bool {
@@ -58,7 +76,8 @@ impl<'a> Registered<'a> {
 
 #[cfg(test)]
 mod tests {
-    use munjigi_core::account::bundle::{AccountMode, AccountState, BundleAccount, Sudo};
+    use munjigi_core::account::book::Managed;
+    use munjigi_core::account::bundle::{AccountMode, BundleAccount, Sudo};
     use munjigi_core::id::NodeId;
     use munjigi_core::ssh::PublicKey;
     use nix::unistd::{Uid, User};
@@ -107,7 +126,7 @@ mod tests {
 
     fn given(bundle: &AccountBundle, config: &Config, hour: i64, question: &Question) -> usize {
         let now = Timestamp::from_secs(1_000_000 + hour * 3600);
-        Registered { bundle, config, now }.answer(question).len()
+        Registered { bundle, book: None, config, now }.answer(question).len()
     }
 
     #[test]
@@ -132,6 +151,38 @@ mod tests {
         assert_eq!(given(&active, &others, 0, &question(&own, None)), 0, "the owner vetoes it");
         let near = BundleKey { sources: vec!["192.0.2.0/24".parse().unwrap()], ..key(1, true) };
         assert_eq!(given(&bundle(&own, AccountState::Foreign, vec![near]), &config, 0, &question(&own, None)), 0);
+    }
+
+    #[test]
+    fn an_account_that_the_node_did_not_make_gets_no_keys_by_a_rule() {
+        let own = User::from_uid(Uid::effective()).unwrap().unwrap();
+        let (config, now) = (Config::default(), Timestamp::from_secs(1_000_000));
+        let mut book = Book::default();
+        let told = |book: Option<&Book>, state| {
+            let bundle = bundle(&own.name, state, vec![key(1, true)]);
+            Registered { bundle: &bundle, book, config: &config, now }.answer(&question(&own.name, None)).len()
+        };
+        for state in [AccountState::Active, AccountState::Awaited] {
+            assert_eq!((told(Some(&book), state), told(None, state)), (0, 1), "{state:?}");
+        }
+        assert_eq!(told(Some(&book), AccountState::Foreign), 1, "meant by name");
+        let mut managed = Managed {
+            os_user: own.name.clone(),
+            uid: own.uid.as_raw() + 1,
+            owner: String::new(),
+            just_in_time: false,
+            status: Status::Active,
+            groups: Vec::new(),
+        };
+        book.put(managed.clone());
+        assert_eq!(told(Some(&book), AccountState::Active), 0, "another account of that name now");
+        managed.uid = own.uid.as_raw();
+        book.put(managed.clone());
+        assert_eq!(told(Some(&book), AccountState::Active), 1);
+        assert_eq!(told(Some(&book), AccountState::Awaited), 1, "one that is used for the last time");
+        managed.status = Status::Locked;
+        book.put(managed);
+        assert_eq!(told(Some(&book), AccountState::Active), 0, "not unlocked yet");
     }
 
     #[test]

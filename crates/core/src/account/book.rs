@@ -10,7 +10,21 @@ use crate::wire::message::{AccountLine, AccountReport, MAX_ACCOUNT_LINES};
 /// Most changes that are kept for the server; older ones are dropped, and the first that is kept says so.
 const MAX_CHANGES: usize = 1024;
 /// Most bytes of a detail.
-const MAX_DETAIL: usize = 200;
+const MAX_DETAIL: usize = 150;
+/// Most problems in one report: with the changes, it fits a message between the agent's halves (48 KiB).
+const MAX_PROBLEMS: usize = 64;
+
+/// The word for what was tried and failed.
+const FAILED: &str = "failed";
+
+/// Why a node's accounts are not yet what they shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Something failed that may succeed later.
+    Failed,
+    /// Nothing failed, but something that is not ours is in the way.
+    Conflict,
+}
 
 /// What a managed account is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +61,8 @@ impl Managed {
     }
 }
 
-/// What happened to an account, as a word: `created`, `adopted`, `unlocked`, `changed`, `locked`, `removed`.
+/// What happened to an account, as a word: `created`, `adopted`, `unlocked`, `changed`, `locked`, `removed`, and `settled` if
+/// what was wrong with it is no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
@@ -83,7 +98,7 @@ impl Problem {
 
     /// It was tried and failed.
     pub fn failed(os_user: &str, detail: &str) -> Self {
-        Self { os_user: os_user.to_owned(), what: "failed".to_owned(), detail: detail.to_owned() }
+        Self { os_user: os_user.to_owned(), what: FAILED.to_owned(), detail: detail.to_owned() }
     }
 }
 
@@ -134,6 +149,26 @@ impl Book {
         }
     }
 
+    /// Puts what is wrong now in place of what was, and writes down which accounts are as they should be again.
+    pub fn set_problems(&mut self, at: Timestamp, problems: Vec<Problem>) {
+        for before in std::mem::replace(&mut self.problems, problems) {
+            let still = self.problems.iter().any(|problem| problem.os_user == before.os_user);
+            let said = self.changes.last().is_some_and(|last| last.os_user == before.os_user && last.what == "settled");
+            if !still && !said {
+                self.note(at, &before.os_user, "settled", format!("it is no longer so: {}", before.detail));
+            }
+        }
+    }
+
+    /// Returns what is tried again without being asked: whether something failed, or is only in somebody's way.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        let failed = self.problems.iter().any(|problem| problem.what == FAILED);
+        match self.problems.is_empty() {
+            true => None,
+            false => Some(if failed { Unfinished::Failed } else { Unfinished::Conflict }),
+        }
+    }
+
     /// Forgets the changes that the server has in its trail.
     pub fn recorded(&mut self, number: u64) {
         self.changes.retain(|change| change.number > number);
@@ -148,7 +183,7 @@ impl Book {
             what: change.what.clone(),
             detail: cut(&change.detail),
         });
-        let problems = self.problems.iter().take(MAX_ACCOUNT_LINES).map(|problem| AccountLine {
+        let problems = self.problems.iter().take(MAX_PROBLEMS).map(|problem| AccountLine {
             number: 0,
             at_micros: 0,
             os_user: problem.os_user.clone(),
@@ -178,11 +213,29 @@ mod tests {
         assert_eq!((book.changes.len(), book.last_change), (MAX_CHANGES, 5000));
         let report = book.report(true);
         assert_eq!(report.changes.len(), MAX_ACCOUNT_LINES);
-        assert!(report.encoded_len() < crate::wire::MAX_PAYLOAD / 2);
+        book.problems = vec![Problem::failed(&"k".repeat(32), &"x".repeat(500)); 500];
+        assert!(book.report(true).encoded_len() < 48 * 1024, "{}", book.report(true).encoded_len());
         book.recorded(report.changes.last().unwrap().number);
         assert_eq!(book.report(true).changes[0].number, report.changes.last().unwrap().number + 1);
         book.recorded(u64::MAX);
         assert!(book.changes.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_no_longer_is_said_once_for_each_account() {
+        let (mut book, at) = (Book::default(), Timestamp(1));
+        let (failed, conflict) = (Problem::failed("kim", "usermod said no"), Problem::conflict("lee", "not ours"));
+        assert_eq!(book.unfinished(), None);
+        book.set_problems(at, vec![failed.clone(), conflict.clone()]);
+        assert_eq!((book.unfinished(), book.changes.len()), (Some(Unfinished::Failed), 0));
+        // Another thing fails: it is not settled.
+        book.set_problems(at, vec![Problem::failed("kim", "visudo said no"), failed.clone(), conflict.clone()]);
+        assert!(book.changes.is_empty());
+        book.set_problems(at, vec![conflict]);
+        assert_eq!((book.unfinished(), book.changes.len()), (Some(Unfinished::Conflict), 1));
+        assert_eq!((book.changes[0].os_user.as_str(), book.changes[0].what.as_str()), ("kim", "settled"));
+        book.set_problems(at, Vec::new());
+        assert_eq!((book.unfinished(), book.changes.len()), (None, 2));
     }
 
     #[test]

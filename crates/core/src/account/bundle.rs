@@ -51,6 +51,16 @@ pub enum AccountState {
     Removed,
     /// Somebody else's: made by hand or by another system. Only its keys count here, and the node never changes it.
     Foreign,
+    /// A rule gives it just in time and nobody asks for it now: not there, where the node manages accounts, and its keys
+    /// are for nobody's account of that name; elsewhere as [`AccountState::Foreign`].
+    Awaited,
+}
+
+impl AccountState {
+    /// Tells whether the node has to see to it that the account is as it is said to be.
+    pub fn is_managed(self) -> bool {
+        matches!(self, Self::Active | Self::Locked | Self::Removed)
+    }
 }
 
 /// How an account comes and goes.
@@ -95,13 +105,13 @@ pub struct BundleKey {
 pub struct BundleAccount {
     /// Its name; each stands once, in order.
     pub os_user: String,
-    /// Its user id if it has to be made, 0 for [`AccountState::Foreign`]; the same on every node.
+    /// Its user id if it has to be made, 0 if it is not managed; the same on every node.
     pub uid: u32,
     /// What is to become of it.
     pub state: AccountState,
     /// How it comes and goes.
     pub mode: AccountMode,
-    /// Its owner: the principal's ARN, for the comment field and the log. Empty for [`AccountState::Foreign`].
+    /// Its owner: the principal's ARN, for the comment field and the log. Empty if it is not managed.
     pub owner: String,
     /// Groups that it is in beside its own, sorted; those of its groups that the node gave it and are not here any more
     /// are withdrawn.
@@ -208,7 +218,7 @@ impl AccountBundle {
         }
         let mut uids = BTreeSet::new();
         for account in &self.accounts {
-            let managed = account.state != AccountState::Foreign;
+            let managed = account.state.is_managed();
             let name = account.os_user.as_str();
             let problem = if !valid_os_user(name) || (managed && name == "root") {
                 Some("it is no name of an account that may be managed")
@@ -355,6 +365,7 @@ fn put_account(body: &mut FieldWriter, account: &BundleAccount) {
         AccountState::Locked => 2,
         AccountState::Removed => 3,
         AccountState::Foreign => 4,
+        AccountState::Awaited => 5,
     };
     let mode = match account.mode {
         AccountMode::JustInTime => 1,
@@ -380,6 +391,7 @@ fn get_account(fields: &mut FieldReader<'_>) -> Result<BundleAccount, FieldError
             2 => AccountState::Locked,
             3 => AccountState::Removed,
             4 => AccountState::Foreign,
+            5 => AccountState::Awaited,
             _ => return Err(FieldError::Unknown),
         },
         mode: match fields.u8()? {

@@ -101,12 +101,12 @@ pub fn reconcile(bundle: &AccountBundle, book: &Book, system: &System, dismissed
     let (mut leaving, mut staying, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     let mut uids: BTreeMap<u32, &str> = system.users.iter().map(|(name, user)| (user.uid, name.as_str())).collect();
     for known in &book.accounts {
-        let listed = bundle.account(&known.os_user).filter(|account| account.state != AccountState::Foreign);
+        let listed = bundle.account(&known.os_user).filter(|account| account.state.is_managed());
         if listed.is_none() && known.just_in_time {
             leave(known, system, true, false, &mut leaving);
         }
     }
-    for account in bundle.accounts.iter().filter(|account| account.state != AccountState::Foreign) {
+    for account in bundle.accounts.iter().filter(|account| account.state.is_managed()) {
         let known = book.account(&account.os_user);
         let over = account.mode == AccountMode::JustInTime && dismissed.contains(&account.os_user);
         match (account.state, known) {

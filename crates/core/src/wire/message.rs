@@ -12,7 +12,7 @@ use crate::session::TerminalSize;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
     /// The one thing wished for.
-    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 25, 40")]
+    #[prost(oneof = "open::Wish", tags = "1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 25, 40, 41")]
     pub wish: Option<open::Wish>,
 }
 
@@ -62,6 +62,9 @@ pub mod open {
         /// Server to agent: the node's account bundle, in the `Input` frames that follow.
         #[prost(message, tag = "40")]
         Accounts(super::AccountsOnNode),
+        /// Agent to server: what became of the node's accounts since the server asked, such as what failed then.
+        #[prost(message, tag = "41")]
+        AccountsChanged(super::AccountReport),
     }
 }
 

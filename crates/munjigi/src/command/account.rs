@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Finish, looking, note, print, print_json};
 use crate::cli::{Format, Output, Where};
 use crate::client::api::{Api, CallContext as _};
-use crate::client::api_types::Ignored;
+use crate::client::api_types::{Epoch, Ignored};
 use crate::client::credentials::read_bounded;
 use crate::client::table;
 
@@ -240,9 +240,10 @@ struct Account {
     os_user: String,
     uid: u32,
     principal_arn: String,
+    mode: String,
     state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    since: Option<f64>,
+    since: Option<Epoch>,
     groups: Vec<String>,
     sudo: Vec<String>,
     shell: String,
@@ -353,12 +354,17 @@ async fn list(node: Option<String>, place: &Where, format: Format) -> anyhow::Re
             let state = problem.map_or_else(|| account.state.clone(), |problem| problem.what.clone());
             let (groups, sudo) = (account.groups.join(","), account.sudo.join("; "));
             let uid = account.uid.to_string();
-            rows.push(vec![node.node_name.clone(), account.os_user.clone(), uid, owner, state, groups, sudo]);
+            let since = account.since.map_or_else(String::new, |since| since.timestamp().to_iso_seconds());
+            let (name, os_user, mode) = (node.node_name.clone(), account.os_user.clone(), account.mode.clone());
+            rows.push(vec![name, os_user, uid, owner, mode, state, since, groups, sudo]);
         }
     }
     match rows.is_empty() {
-        true => note("no synchronised accounts; those made just in time come and go with sessions"),
-        false => print(&table::render(&["NODE", "OS USER", "UID", "OWNER", "STATE", "GROUPS", "SUDO"], &rows))?,
+        true => note("no accounts; those made just in time come and go with sessions"),
+        false => {
+            let heads = ["NODE", "OS USER", "UID", "OWNER", "MODE", "STATE", "SINCE", "GROUPS", "SUDO"];
+            print(&table::render(&heads, &rows))?;
+        }
     }
     for node in &found.nodes {
         for problem in &node.problems {

@@ -6,19 +6,14 @@ use munjigi_core::account::bundle::{
 use munjigi_core::account::plan::{Row, State};
 use munjigi_core::time::Timestamp;
 
-use super::{View, keys};
+use super::{View, just_in_time, keys};
+use crate::Server;
 use crate::store::Node;
-use crate::{Server, lock};
 
 /// Builds it; version and time are the sender's.
 pub(super) async fn bundle(server: &Server, node: &Node, view: &View, rows: &[Row]) -> anyhow::Result<AccountBundle> {
     let mut accounts: Vec<BundleAccount> = rows.iter().map(planned).collect();
-    let wanted: Vec<(String, String)> = lock(&server.accounts.just_in_time)
-        .iter()
-        .filter(|((id, _), _)| *id == node.id)
-        .map(|((_, os_user), (principal, _))| (os_user.clone(), principal.clone()))
-        .collect();
-    for (os_user, principal) in wanted {
+    for (os_user, principal) in just_in_time::wanted(server, view, &node.id) {
         let person = view.people.get(&principal);
         let pair = view.pairs.0.iter().find(|pair| pair.os_user == os_user && pair.principal == principal);
         let given = view.entitlement(&principal, node).filter(|given| given.mode == AccountMode::JustInTime);

@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use munjigi_core::account::bundle::AccountMode;
 use munjigi_core::account::names::local_name;
 use munjigi_core::account::plan::State;
-use tokio::time::Instant;
 
 use super::report::sentence;
 use super::{View, push, round};
@@ -48,8 +47,16 @@ pub(crate) async fn ensure(
         Ok(Err(error)) => return Err(refused(format!("{error:#}"))),
         Err(_) => return Err(refused(format!("the node did not make it within {} s", LIMIT.as_secs()))),
     }
+    check_usable(server, node, os_user, principal)
+}
+
+/// Refuses an account that a rule gives to this principal and that is not as it should be on the node, by the node's last
+/// word: a stranger's account of that name must not become this person's.
+pub(crate) fn check_usable(server: &Server, node: &Node, os_user: &str, principal: &Principal) -> Result<(), ApiError> {
+    if server.accounts.os_user(principal, node).as_deref() != Some(os_user) {
+        return Ok(());
+    }
     match server.accounts.problem(&node.id, os_user) {
-        // A stranger's account of that name must not become this person's.
         Some(problem) => {
             let (name, why) = (&node.name, sentence(&problem));
             Err(ApiError::bad("TargetNotConnected", format!("the account {os_user} cannot be used on {name}: {why}")))
@@ -71,8 +78,7 @@ async fn just_in_time(server: &Arc<Server>, node: &Node, os_user: &str, principa
         pairs.claim(principal, &given.form.to_string(), &name, clock::now())?;
         server.store.set_account_pairs(&view.pairs, &pairs).await?;
         *lock(&server.accounts.view) = Arc::new(view.with_pairs(pairs));
-        let key = (node.id.clone(), os_user.to_owned());
-        lock(&server.accounts.just_in_time).insert(key, (principal.to_owned(), Instant::now()));
+        server.accounts.want(&node.id, os_user, principal);
     }
     // One that is in use is there, and stays for a while behind its last session.
     let live = server.gateway.live();
@@ -88,6 +94,7 @@ async fn synchronised(server: &Arc<Server>, node: &Node, os_user: &str) -> anyho
     if !rows.iter().any(|row| row.os_user == os_user && row.state == State::Active) {
         round(server).await?;
     }
-    // What this run of the agent was told already is not told again.
-    push::push(server, node, false).await.map(drop)
+    // What this run of the agent was told already is not told again, unless something is wrong that may be right by now.
+    let is_problem = server.accounts.problem(&node.id, os_user).is_some();
+    push::push(server, node, is_problem).await.map(drop)
 }

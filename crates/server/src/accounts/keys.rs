@@ -28,8 +28,13 @@ const ACTION: &str = "munjigi:LoginThroughSshd";
 /// Puts the keys of people into a node's bundle: into its accounts, and for others beside them.
 pub(super) fn fill(server: &Server, node: &Node, accounts: &mut Vec<BundleAccount>) {
     let mut given: BTreeMap<String, Vec<BundleKey>> = BTreeMap::new();
+    let mut by_rule: BTreeSet<String> = BTreeSet::new();
     for (key, owner) in server.identities.active_ssh_keys() {
+        let given_by_rule = server.accounts.os_user(&owner, node);
         for os_user in candidates(server, &owner, node) {
+            if given_by_rule.as_ref() == Some(&os_user) {
+                by_rule.insert(os_user.clone());
+            }
             if let Some(key) = allowed(server, node, &key, &owner, &os_user) {
                 given.entry(os_user).or_default().push(key);
             }
@@ -46,7 +51,9 @@ pub(super) fn fill(server: &Server, node: &Node, accounts: &mut Vec<BundleAccoun
             return;
         }
         let keys = bounded(&os_user, keys);
-        accounts.push(foreign(os_user, keys));
+        // One that a rule gives and that is not there now: whoever has an account of that name on the node is a stranger.
+        let state = if by_rule.contains(&os_user) { AccountState::Awaited } else { AccountState::Foreign };
+        accounts.push(unmanaged(os_user, state, keys));
     }
 }
 
@@ -97,12 +104,12 @@ fn bounded(os_user: &str, mut keys: Vec<BundleKey>) -> Vec<BundleKey> {
     keys
 }
 
-/// An account that is not ours: only its keys count.
-fn foreign(os_user: String, keys: Vec<BundleKey>) -> BundleAccount {
+/// An account that is not ours, or not there: only its keys count.
+fn unmanaged(os_user: String, state: AccountState, keys: Vec<BundleKey>) -> BundleAccount {
     BundleAccount {
         os_user,
         uid: 0,
-        state: AccountState::Foreign,
+        state,
         mode: AccountMode::Synchronised,
         owner: String::new(),
         groups: Vec::new(),

@@ -17,6 +17,26 @@ use crate::service_event::service_event;
 /// Most bytes of a detail that go into the trail.
 const MAX_DETAIL: usize = 256;
 
+/// Takes a report that nobody asked for, such as on what had failed and was tried again.
+pub(crate) async fn changed_on_node(server: &Arc<Server>, node: &NodeId, report: AccountReport) -> anyhow::Result<()> {
+    let known = server.accounts.known(node);
+    let _one = known.pushing.lock().await;
+    let mut told = server.store.account_node(node).await?;
+    if report.version == 0 || report.version > told.version {
+        tracing::warn!(%node, "a node reports on an account bundle that it was never told");
+        return Ok(());
+    }
+    told.recorded = take(server, node, &report, told.recorded).await?;
+    server.store.set_account_node(node, told).await?;
+    server.accounts.know(node, |known| {
+        let is_newer = known.report.as_ref().is_none_or(|held| held.version <= report.version);
+        if is_newer {
+            known.report = Some(report);
+        }
+    });
+    Ok(())
+}
+
 /// Takes a report; returns the number of the newest change that is in the trail now.
 pub(super) async fn take(
     server: &Arc<Server>,
@@ -34,6 +54,7 @@ pub(super) async fn take(
             tracing::warn!(%node, "a node reported a change of an account that is none");
             continue;
         };
+        server.accounts.changed_there(node, change);
         let details = json!({
             "target": node,
             "osUser": change.os_user,
@@ -43,7 +64,9 @@ pub(super) async fn take(
         server.audit.append(service_event(server, name, details, None)).await.context("failed to audit an account")?;
     }
     for problem in report.problems.iter().take(MAX_ACCOUNT_LINES) {
-        if !valid_os_user(&problem.os_user) || !server.accounts.alert(format!("{node} {problem:?}")) {
+        if !valid_os_user(&problem.os_user)
+            || !server.accounts.alert(format!("{node} {}: {}", problem.os_user, sentence(problem)))
+        {
             continue;
         }
         let name = if problem.what == "conflict" { "AccountConflict" } else { "AccountFailed" };
@@ -63,6 +86,7 @@ fn event_name(what: &str) -> Option<&'static str> {
         "changed" => "AccountChanged",
         "locked" => "AccountLocked",
         "removed" => "AccountRemoved",
+        "settled" => "AccountSettled",
         _ => return None,
     })
 }

@@ -13,9 +13,8 @@ use munjigi_core::id::NodeId;
 use munjigi_core::session::EndReason;
 use munjigi_core::time::Timestamp;
 use serde_json::json;
-use tokio::time::Instant;
 
-use super::{View, WANTED, push, tell};
+use super::{View, just_in_time, push, tell};
 use crate::api::os_user::RUN_AS_TAG;
 use crate::store::{AgentKind, Node, StoreError};
 use crate::{Server, clock, gateway, lock, targets};
@@ -81,7 +80,8 @@ async fn plan_all(server: &Arc<Server>) -> anyhow::Result<(Vec<(Node, Vec<Row>)>
             .await
             .context("failed to forget accounts of nodes that are gone")?;
     }
-    forget_unwanted(server, &view, &planned);
+    let nodes = planned.iter().map(|(node, _)| (&node.id, node)).collect();
+    just_in_time::forget_unwanted(server, &view, &nodes);
     needed.extend(lock(&server.accounts.just_in_time).keys().map(|(_, os_user)| os_user.clone()));
     pairs.release_unless(|pair| needed.contains(&pair.os_user), now);
     server.store.set_account_pairs(&view.pairs, &pairs).await.context("failed to store the local names")?;
@@ -190,18 +190,6 @@ async fn event(server: &Arc<Server>, node: &Node, rows: &[Row], os_user: &str, w
         ("ConfirmationNeeded", text)
     });
     tell(server, name, details, failure).await;
-}
-
-/// Forgets accounts made just in time that nobody asked for lately and nobody uses, and those that no rule gives any more.
-fn forget_unwanted(server: &Arc<Server>, view: &View, planned: &[(Node, Vec<Row>)]) {
-    let live = server.gateway.live();
-    lock(&server.accounts.just_in_time).retain(|(id, os_user), (principal, since)| {
-        let used = live.iter().any(|handle| handle.facts.node == *id && handle.facts.os_user == *os_user);
-        let node = planned.iter().map(|(node, _)| node).find(|node| node.id == *id);
-        let given = node.and_then(|node| view.entitlement(principal, node));
-        given.is_some_and(|given| given.mode == AccountMode::JustInTime)
-            && (used || Instant::now().saturating_duration_since(*since) < WANTED)
-    });
 }
 
 /// Ends sessions that run as an account that its owner had by a rule and has no more: at once, whatever the grace (T-104).

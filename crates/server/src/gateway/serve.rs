@@ -14,8 +14,8 @@ use munjigi_core::session::{EndReason, environment_allowed};
 use munjigi_core::ssh::login_name::PASSTHROUGH_SUFFIX;
 use munjigi_core::wire::hello::NodeHello;
 use munjigi_core::wire::message::{
-    Accepted, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused, Rejoin, SshWish,
-    open,
+    Accepted, AccountReport, AttachSession, Connect, End, Logins, OpenPrepared, OpenSession, Parameter, Pty, Refused,
+    Rejoin, SshWish, open,
 };
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::{Connection, MovingStream, Opener, Stream};
@@ -97,6 +97,7 @@ async fn client_stream(server: &Arc<Server>, caller: &Caller, request: RequestMe
             | open::Wish::Rejoin(_)
             | open::Wish::Key(_)
             | open::Wish::Accounts(_)
+            | open::Wish::AccountsChanged(_)
             | open::Wish::SshTrust(_)
             | open::Wish::Logins(_)
             | open::Wish::Incoming(_),
@@ -511,6 +512,7 @@ async fn node_stream(server: &Arc<Server>, node: &NodeId, stream: Stream) {
         Some(open::Wish::Incoming(wish)) => incoming::serve(server, node, stream, wish).await,
         Some(open::Wish::Rejoin(rejoin)) => rejoined(server, node, stream, rejoin).await,
         Some(open::Wish::Logins(logins)) => logins_reported(server, node, stream, logins).await,
+        Some(open::Wish::AccountsChanged(report)) => accounts_changed(server, node, stream, report).await,
         _ => {}
     }
 }
@@ -525,6 +527,19 @@ async fn logins_reported(server: &Arc<Server>, node: &NodeId, mut stream: FrameS
                 Unreported::Later => "ServiceUnavailableException",
             };
             let (code, message) = (code.to_owned(), error.to_string());
+            stream.feed(&Frame::Refused(Refused { code, message, ..Refused::default() }));
+        }
+    }
+    close_in_background(stream);
+}
+
+/// Takes note of what became of a node's accounts, then lets the node stop saying it.
+async fn accounts_changed(server: &Arc<Server>, node: &NodeId, mut stream: FrameStream, report: AccountReport) {
+    match crate::accounts::changed_on_node(server, node, report).await {
+        Ok(()) => stream.feed(&Frame::Accepted(Box::default())),
+        Err(error) => {
+            tracing::error!(%node, error = format!("{error:#}"), "a report on accounts was not taken");
+            let (code, message) = ("ServiceUnavailableException".to_owned(), "try again later".to_owned());
             stream.feed(&Frame::Refused(Refused { code, message, ..Refused::default() }));
         }
     }

@@ -19,7 +19,7 @@ use crate::api::os_user::privileged_requirement;
 use crate::gateway::push_key::{self, Push, PushError};
 use crate::identity::{self, Caller};
 use crate::store::{Node, PushedKey, StoreError};
-use crate::{clock, door};
+use crate::{accounts, clock, door};
 
 const ACTION: &str = "ec2-instance-connect:SendSSHPublicKey";
 
@@ -127,6 +127,9 @@ impl Operation for SendSSHPublicKey {
             return Err(absent());
         }
         let unavailable = |why: String| ApiError::bad("EC2InstanceUnavailableException", why);
+        let (principal, os_user) = (call.caller().principal(), &input.instance_os_user);
+        accounts::check_usable(server, &node, os_user, principal)
+            .map_err(|error| ApiError::bad("AuthException", error.to_string()))?;
         let link = server.gateway.nodes.get(&node.id);
         let link = link.ok_or_else(|| unavailable(format!("{} is not connected.", input.instance_id)))?;
         let request_id = call.request().request_id.to_string();

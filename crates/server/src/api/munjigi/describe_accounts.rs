@@ -1,13 +1,14 @@
-//! `DescribeAccounts`: the synchronised accounts of nodes as they shall be, and what the nodes say of them.
+//! `DescribeAccounts`: the accounts of nodes, synchronised ones as they shall be and those made just in time as they are,
+//! and what the nodes say of them.
 
 use std::sync::Arc;
 
-use munjigi_core::account::plan::{Row, State};
+use munjigi_core::account::plan::{Rights, Row, State};
 use munjigi_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::Server;
-use crate::accounts::shown;
+use crate::accounts::{self, Present, shown};
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::ssm::target::Target;
@@ -65,9 +66,11 @@ pub struct Account {
     pub uid: u32,
     /// Whose it is.
     pub principal_arn: String,
-    /// `active`, `held`, `locked` or `removed`.
+    /// `synchronised` or `just-in-time`.
+    pub mode: &'static str,
+    /// `active`, `held`, `locked` or `removed`; of one made just in time, `in-use` or `idle`.
     pub state: &'static str,
-    /// Since when it is locked or removed.
+    /// Since when it is locked or removed; of one made just in time, since when it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<EpochTime>,
     /// Local groups.
@@ -110,18 +113,19 @@ impl Operation for DescribeAccounts {
             Some(text) => vec![Target::resolve(server, text).await?.into_node(text)?],
             None => targets::all_nodes(server).await?,
         };
-        let mut accounts = server.store.node_accounts().await.map_err(ApiError::internal)?;
+        let mut rows_of = server.store.node_accounts().await.map_err(ApiError::internal)?;
         let named = call.input().target.is_some();
         let nodes = nodes.into_iter().filter_map(|node| {
-            let rows = accounts.remove(node.id.as_str()).unwrap_or_default();
+            let rows = rows_of.remove(node.id.as_str()).unwrap_or_default();
             let known = server.accounts.known(&node.id).report.is_some();
-            (named || known || !rows.is_empty()).then(|| describe(server, node, rows))
+            let present = accounts::present(server, &node);
+            (named || known || !rows.is_empty() || !present.is_empty()).then(|| describe(server, node, rows, present))
         });
         Ok(Output { nodes: nodes.collect() })
     }
 }
 
-fn describe(server: &Server, node: Node, rows: Vec<Row>) -> NodeAccounts {
+fn describe(server: &Server, node: Node, rows: Vec<Row>, present: Vec<Present>) -> NodeAccounts {
     let report = server.accounts.known(&node.id).report;
     let problems = report.iter().flat_map(|report| &report.problems).map(|problem| Problem {
         os_user: shown(&problem.os_user),
@@ -132,7 +136,7 @@ fn describe(server: &Server, node: Node, rows: Vec<Row>) -> NodeAccounts {
         managed: report.as_ref().map(|report| report.managed),
         held: rows.iter().filter(|row| row.held).count(),
         problems: problems.collect(),
-        accounts: rows.into_iter().map(account).collect(),
+        accounts: rows.into_iter().map(account).chain(present.into_iter().map(just_in_time)).collect(),
         node_id: node.id,
         node_name: node.name,
     }
@@ -145,6 +149,23 @@ fn account(row: Row) -> Account {
         State::Locked(since) => ("locked", Some(EpochTime(since))),
         State::Removed(since) => ("removed", Some(EpochTime(since))),
     };
-    let (groups, sudo, shell) = (row.rights.groups, row.rights.sudo, row.rights.shell);
-    Account { os_user: row.os_user, uid: row.uid, principal_arn: row.owner, state, since, groups, sudo, shell }
+    listed(row.os_user, row.uid, row.owner, "synchronised", state, since, row.rights)
+}
+
+fn just_in_time(present: Present) -> Account {
+    let (state, since) = (if present.in_use { "in-use" } else { "idle" }, present.since.map(EpochTime));
+    listed(present.os_user, present.uid, present.owner, "just-in-time", state, since, present.rights)
+}
+
+fn listed(
+    os_user: String,
+    uid: u32,
+    principal_arn: String,
+    mode: &'static str,
+    state: &'static str,
+    since: Option<EpochTime>,
+    rights: Rights,
+) -> Account {
+    let Rights { groups, sudo, shell, .. } = rights;
+    Account { os_user, uid, principal_arn, mode, state, since, groups, sudo, shell }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// How long it is good for, in hours, such as 8 or 0.5; the server's setting if not given
     #[arg(long = "hours", value_name = "N", value_parser = life)]
     life_seconds: Option<u32>,
-    /// An OS user to log in as; may be repeated. If none: the one that your sessions run as
+    /// An OS user to log in as; may be repeated. If none: those that your sessions run as, by your tag, by account rules or by the server
     #[arg(long = "os-user", value_name = "NAME")]
     os_users: Vec<String>,
     /// Write key and certificate to PATH, PATH.pub and PATH-cert.pub

@@ -137,6 +137,49 @@ async fn an_answer_that_fails_removes_nobody_and_one_that_is_too_empty_waits_for
 }
 
 #[tokio::test]
+async fn a_certificate_is_for_the_accounts_that_rules_give_unless_something_else_is_said() {
+    let test = TestServer::with_settings("[session]\ndefault_os_user = \"deploy\"\n").await;
+    node(&test, "web-1", 1).await;
+    node(&test, "db-1", 2).await;
+    people(&test, "dev", &["Kim"]).await;
+    let kim = test.user("Lee").await;
+    call(&test, Service::Iam, "AddUserToGroup", &json!({ "GroupName": "dev", "UserName": "Lee" })).await;
+    // No two in the same words: two equal calls of one second are one (T-49).
+    let may = |sid: &str, except: &str| {
+        let allow = json!({ "Sid": sid, "Effect": "Allow", "Action": "munjigi:IssueSshCertificate", "Resource": "*",
+            "Condition": { "StringNotEquals": { "munjigi:OsUser": except } } });
+        let policy = json!({ "Version": "2012-10-17", "Statement": allow }).to_string();
+        json!({ "GroupName": "dev", "PolicyName": "p", "PolicyDocument": policy })
+    };
+    call(&test, Service::Iam, "PutGroupPolicy", &may("First", "nobody")).await;
+    let names = async |number: u8| {
+        use base64::Engine as _;
+        let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0 ".to_vec();
+        blob.extend([number; 32]);
+        let key = format!("ssh-ed25519 {}", base64::engine::general_purpose::STANDARD.encode(blob));
+        let wish = json!({ "PublicKey": key });
+        let answer = test.call(Some(&kim), Service::Munjigi, "IssueSshCertificate", &wish).await;
+        let text: Value = serde_json::from_str(&answer.text).unwrap();
+        text.get("OsUsers").cloned().unwrap_or_else(|| json!(answer.code()))
+    };
+    assert_eq!(names(1).await, json!(["deploy"]), "no rule");
+    rule(&test, "dev", &json!({ "Who": ["group:dev"], "Nodes": ["web-1"], "Mode": "just-in-time" })).await;
+    assert_eq!(names(2).await, json!(["deploy", "lee"]), "a rule for one of two nodes");
+    call(&test, Service::Iam, "PutGroupPolicy", &may("Second", "deploy")).await;
+    assert_eq!(names(3).await, json!(["lee"]), "what policy denies is left out");
+    call(&test, Service::Iam, "PutGroupPolicy", &may("Third", "nobody")).await;
+    rule(&test, "dev", &json!({ "Who": ["group:dev"], "Nodes": ["*"], "Mode": "synchronised" })).await;
+    assert_eq!(names(4).await, json!(["lee"]), "a rule for every node");
+    call(&test, Service::Iam, "PutGroupPolicy", &may("Fourth", "lee")).await;
+    assert_eq!(names(5).await, json!("AccessDeniedException"));
+    call(&test, Service::Iam, "PutGroupPolicy", &may("Fifth", "nobody")).await;
+    let tag = json!({ "UserName": "Lee", "Tags": [{ "Key": "SSMSessionRunAs", "Value": "ops" }] });
+    call(&test, Service::Iam, "TagUser", &tag).await;
+    assert_eq!(names(6).await, json!(["ops"]), "the tag comes first");
+    test.stop().await;
+}
+
+#[tokio::test]
 async fn key_files_need_login_names_and_good_keys() {
     let test = TestServer::start().await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f kim";

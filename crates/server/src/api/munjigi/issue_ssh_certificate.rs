@@ -5,6 +5,7 @@
 //! or a command. A certificate is no more than its caller: it ends with the caller's credentials at the latest, and when
 //! they go, it is revoked.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use munjigi_core::ssh::certificate::{
 use munjigi_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::Server;
+use crate::accounts::View;
 use crate::api::error::{ApiError, Denial};
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::api::os_user::RUN_AS_TAG;
@@ -28,6 +29,7 @@ use crate::identity::session_token::{StandsFor, Statement};
 use crate::identity::{Caller, Principal, PrincipalKind};
 use crate::ssh_authority::{AuthorityKey, NewCertificate};
 use crate::store::{IssuedCertificate, StoreError};
+use crate::{Server, targets};
 
 /// The shortest that a certificate is good for.
 const MIN_LIFE: Duration = Duration::from_secs(60);
@@ -187,7 +189,7 @@ impl Operation for IssueSshCertificate {
         if server.identities.revoked_ssh().entries.contains(&crate::store::Revocation::Key(wish.key.fingerprint())) {
             return Err(ApiError::Validation("the key was revoked; make a new one".to_owned()));
         }
-        let os_users = os_users(server, principal, &wish, request)?;
+        let os_users = os_users(server, principal, &wish, request).await?;
         let extensions = extensions(server, principal, &wish, &os_users, request)?;
         let statement = statement(caller, request, wish.life)?;
         let key_id = format!("munjigi:{}:{}", principal.arn, request.request_id);
@@ -245,7 +247,7 @@ impl Operation for IssueSshCertificate {
 }
 
 /// Returns the OS users: those wished, which were all allowed, else those that are allowed of the usual ones.
-fn os_users(
+async fn os_users(
     server: &Server,
     principal: &Principal,
     wish: &Wish,
@@ -254,14 +256,38 @@ fn os_users(
     if !wish.os_users.is_empty() {
         return Ok(wish.os_users.clone());
     }
-    let usual = principal.tags.get(RUN_AS_TAG).or(server.config.session.default_os_user.as_ref());
-    let Some(usual) = usual.filter(|name| valid_os_user(name)) else {
-        let message = "name the OS users: neither the tag SSMSessionRunAs nor the server says as whom you log in";
-        return Err(ApiError::Validation(message.to_owned()));
-    };
-    let needed = wish.requirement(principal).with(OS_USER, usual).with_open(EXTENSION);
-    allowed(server, principal, needed, request).map_err(ApiError::Denied)?;
-    Ok(vec![usual.clone()])
+    let (mut names, mut denied) = (Vec::new(), None);
+    for usual in usual_os_users(server, principal).await? {
+        let needed = wish.requirement(principal).with(OS_USER, &usual).with_open(EXTENSION);
+        match allowed(server, principal, needed, request) {
+            Ok(()) => names.push(usual),
+            Err(denial) => denied = denied.or(Some(denial)),
+        }
+    }
+    names.truncate(MAX_PRINCIPALS);
+    match denied {
+        Some(denial) if names.is_empty() => Err(ApiError::Denied(denial)),
+        None if names.is_empty() => {
+            let message = "name the OS users: neither the tag SSMSessionRunAs nor an account rule nor the server says as whom \
+                           you log in";
+            Err(ApiError::Validation(message.to_owned()))
+        }
+        _ => Ok(names),
+    }
+}
+
+/// Returns the OS users that a principal's sessions run as when nothing else is wished: that of its tag; else the accounts
+/// that rules give it on nodes, and for the nodes where none does, the server's default.
+async fn usual_os_users(server: &Server, principal: &Principal) -> Result<BTreeSet<String>, ApiError> {
+    if let Some(tagged) = principal.tags.get(RUN_AS_TAG) {
+        return Ok(BTreeSet::from([tagged.clone()]).into_iter().filter(|name| valid_os_user(name)).collect());
+    }
+    let nodes = targets::all_nodes(server).await?;
+    View::fresh(server).await.map_err(ApiError::internal)?;
+    let given: Vec<Option<String>> = nodes.iter().map(|node| server.accounts.os_user(principal, node)).collect();
+    let is_everywhere = !given.is_empty() && given.iter().all(Option::is_some);
+    let usual = server.config.session.default_os_user.clone().filter(|_| !is_everywhere);
+    Ok(given.into_iter().flatten().chain(usual).filter(|name| valid_os_user(name)).collect())
 }
 
 /// Returns what the certificate permits: what was wished, if policy allows all of it for every OS user, else what policy

@@ -33,6 +33,7 @@ mod ports;
 mod postgres;
 mod rdp;
 mod sessions;
+mod ssh_bad_certificates;
 mod ssh_certificates;
 mod ssh_door;
 mod ssh_files;

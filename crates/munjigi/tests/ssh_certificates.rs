@@ -11,15 +11,15 @@ use crate::faults::user;
 use crate::harness::{TestAgent, TestServer, TestSsh, TestSshd, output, success, wait_for};
 
 /// A server, a node, and an sshd on the node that believes what the node's agent writes down.
-struct Stage {
+pub(crate) struct Stage {
     // Ends first: its directory is the server's.
     agent: TestAgent,
-    server: TestServer,
-    sshd: TestSshd,
+    pub(crate) server: TestServer,
+    pub(crate) sshd: TestSshd,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut sshd = TestSshd::prepare("LogLevel VERBOSE");
         let server = TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n", user()));
         // There before it is written, so that nothing is read that happened before.
@@ -43,7 +43,7 @@ impl Stage {
         Self { agent, server, sshd }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.agent.data_dir().join("ssh").join(name)
     }
 
@@ -56,12 +56,12 @@ impl Stage {
     }
 
     /// Logs in into a file for the test's own user.
-    fn login_as_me(&self, name: &str) -> u64 {
+    pub(crate) fn login_as_me(&self, name: &str) -> u64 {
         self.login(name, &["--os-user", &user()])
     }
 
     /// Waits for events of the trail.
-    fn events(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub(crate) fn events(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         wait_for(&format!("the event {name}"), || {
             let trail = success(&mut self.server.munjigi(&["audit", "--output", "json"]));
             let events = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -77,7 +77,7 @@ impl Stage {
         });
     }
 
-    fn revoke(&self, serial: u64) {
+    pub(crate) fn revoke(&self, serial: u64) {
         let serial = serial.to_string();
         success(&mut self.server.munjigi(&["ssh-authority", "revoke", "--serial", &serial, "--reason", "test"]));
     }

@@ -20,11 +20,14 @@ use crate::random;
 use crate::store::{Revocation, RevokedSsh, Store};
 
 mod host;
+mod import;
 mod issue;
 mod keyring;
+mod rsa;
 pub(crate) mod watch;
 
 pub use host::HostKey;
+pub use import::{ImportError, ImportedKey};
 pub use issue::{NewCertificate, SignedCertificate};
 pub use keyring::{AuthorityKey, Keyring, RotateError, Stage, fingerprint};
 
@@ -61,6 +64,9 @@ pub enum RotationError {
     /// The new keys were not stored; the old ones hold.
     #[error("the authority's new keys could not be stored: {0}")]
     Failed(#[from] crate::store::StoreError),
+    /// The new keys could not be written; the old ones hold.
+    #[error("the authority's new keys could not be written")]
+    Unwritable,
 }
 
 /// The authorities of a deployment.
@@ -155,12 +161,14 @@ impl SshAuthority {
         }
     }
 
-    /// Has an authority sign with its next key from now on. What the former key signed is honoured until it ends:
-    /// `life` is the longest that it signed for. Without `honour` former keys are believed no more from this moment.
+    /// Has an authority sign with its next key from now on, or with one that is brought. What the former key signed is
+    /// honoured until it ends: `life` is the longest that it signed for. Without `honour` former keys are believed no
+    /// more from this moment.
     pub async fn rotate(
         &self,
         store: &Store,
         kind: AuthorityKind,
+        brought: Option<ImportedKey>,
         life: Duration,
         honour: bool,
         now: Timestamp,
@@ -171,10 +179,12 @@ impl SshAuthority {
         };
         let life = if kind == AuthorityKind::Host { host::HOST_LIFE } else { life };
         let overlap = if honour { life + OVERLAP_SLACK } else { Duration::ZERO };
-        let seed = Secret::new(random::bytes::<32>());
         let _rotating = self.rotating.lock().await;
-        let rotated = place.load().rotated(seed.expose(), now, overlap)?;
-        store.set_secret_setting(name, rotated.to_bytes().expose()).await?;
+        let rotated = match brought {
+            Some(key) => place.load().imported(key.into_key(), now, overlap)?,
+            None => place.load().rotated(Secret::new(random::bytes::<32>()).expose(), now, overlap)?,
+        };
+        store.set_secret_setting(name, rotated.to_bytes().ok_or(RotationError::Unwritable)?.expose()).await?;
         place.store(Arc::new(rotated));
         self.changed.send_replace(());
         if kind == AuthorityKind::Host {
@@ -191,10 +201,8 @@ async fn keyring(store: &Store, name: &str, now: Timestamp) -> anyhow::Result<Ke
     let seeds = [Secret::new(random::bytes::<32>()), Secret::new(random::bytes::<32>())];
     let [current, next] = &seeds;
     let made = Keyring::new(current.expose(), next.expose(), now);
-    store
-        .set_secret_setting(name, made.to_bytes().expose())
-        .await
-        .with_context(|| format!("failed to store the {name}"))?;
+    let written = made.to_bytes().with_context(|| format!("failed to write the {name}"))?;
+    store.set_secret_setting(name, written.expose()).await.with_context(|| format!("failed to store the {name}"))?;
     Ok(made)
 }
 

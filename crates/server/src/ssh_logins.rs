@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use munjigi_core::id::NodeId;
 use munjigi_core::ssh::Fingerprint;
+use munjigi_core::ssh::login_reason::SaidReason;
 use munjigi_core::time::Timestamp;
 use munjigi_core::wire::message::{Logins, MAX_LOGINS, SshLogin};
 use serde_json::{Value, json};
@@ -65,13 +66,14 @@ fn well_formed(login: &SshLogin) -> bool {
         && u16::try_from(login.port).is_ok()
         && print(&login.fingerprint)
         && print(&login.authority)
+        && (login.reason.is_empty() || login.refused && SaidReason::from_code(&login.reason).is_some())
 }
 
 async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unreported> {
     let now = clock::now();
     // A clock that runs ahead must not tie a login to a later push.
     let at = Timestamp(login.read_micros.min(now.0));
-    if !login.authority.is_empty() {
+    if !login.authority.is_empty() || login.refused {
         return certificate(server, node, login, at).await;
     }
     let pushed = if login.fingerprint.is_empty() {
@@ -118,8 +120,16 @@ async fn certificate(server: &Server, node: &NodeId, login: &SshLogin, at: Times
     let known_as = if login.refused || why.is_some() { "certificate" } else { "allowedBy" };
     let details = details(node, login, at, issued.as_ref().map(|issued| (known_as, certified_by(issued))));
     if login.refused {
-        let (code, why) = why.unwrap_or(("CertificateRefused", "the node's own settings refuse it".to_owned()));
-        let message = format!("sshd on {node} refused `{user}` from {from} with certificate {serial}: {why}");
+        let said = SaidReason::from_code(&login.reason).map(|reason| (reason.code(), reason.text().to_owned()));
+        let (code, why) = match why {
+            // What this server knows of what it issued says more than sshd does.
+            Some(why) if issued.is_some() || why.0 == "CertificateAuthorityUnknown" => why,
+            unknown => said
+                .or(unknown)
+                .unwrap_or_else(|| ("CertificateRefused", "the node's own settings refuse it".to_owned())),
+        };
+        let which = if serial > 0 { format!("certificate {serial}") } else { "a certificate".to_owned() };
+        let message = format!("sshd on {node} refused `{user}` from {from} with {which}: {why}");
         let event = service_event(server, "SshLoginRefused", details, Some((code, message)));
         // Anybody can be refused as often as they like: of a flood the first of each kind, and the number of the rest.
         failures::record(server, login.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), event).await;
@@ -146,6 +156,10 @@ fn not_good(
     at: Timestamp,
 ) -> Option<(&'static str, String)> {
     let Some(issued) = issued else {
+        if login.authority.is_empty() {
+            // sshd could not read it.
+            return None;
+        }
         let believed = server.ssh_authority.believed(clock::now());
         return Some(match believed.iter().any(|authority| authority.to_string() == login.authority) {
             true => ("CertificateUnknown", "this server has no record of it".to_owned()),
@@ -263,6 +277,7 @@ mod tests {
             attested: true,
             serial: 0,
             refused: false,
+            reason: String::new(),
         }
     }
 
@@ -353,9 +368,26 @@ mod tests {
             ),
             (SshLogin { serial: 78, ..refused.clone() }, "SshLoginRefused", Some("CertificateUnknown")),
             (
-                SshLogin { authority: PRINT.into(), ..refused.clone() },
+                SshLogin { authority: PRINT.into(), reason: "CertificateExpired".into(), ..refused.clone() },
                 "SshLoginRefused",
                 Some("CertificateAuthorityUnknown"),
+            ),
+            (
+                SshLogin { serial: 78, reason: "CertificateNotYetValid".into(), ..refused.clone() },
+                "SshLoginRefused",
+                Some("CertificateNotYetValid"),
+            ),
+            (
+                SshLogin {
+                    authority: String::new(),
+                    serial: 0,
+                    fingerprint: String::new(),
+                    key_kind: String::new(),
+                    reason: "CertificateAltered".into(),
+                    ..refused.clone()
+                },
+                "SshLoginRefused",
+                Some("CertificateAltered"),
             ),
         ];
         for (number, (login, event, code)) in table.into_iter().enumerate() {

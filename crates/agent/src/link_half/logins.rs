@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use munjigi_core::ssh::login::{AcceptedLogin, MAX_LINE};
+use munjigi_core::ssh::login_reason::{Left, SaidReason};
 use munjigi_core::wire::message::{Logins as Report, MAX_LOGINS, Open, SshLogin, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::Opener;
@@ -28,6 +29,8 @@ const MAX_WAITING_REFUSED: usize = 256;
 const MAX_JOURNAL_LINE: usize = 64 * 1024;
 /// How often a file is looked at for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Most processes of sshd whose reasons are remembered until they say whom they refused.
+const MAX_REASONS: usize = 256;
 /// For the server's answer to a report.
 const ANSWER: Duration = Duration::from_secs(30);
 /// After a report that the server did not take.
@@ -97,12 +100,12 @@ impl Logins {
     async fn read_file(&self, descriptor: OwnedFd, replaced: CancellationToken) -> std::io::Result<()> {
         use tokio::io::AsyncSeekExt as _;
         let mut file = tokio::fs::File::from_std(descriptor.into());
-        let mut lines = Lines::new(MAX_LINE);
+        let (mut lines, mut reasons) = (Lines::new(MAX_LINE), Reasons::default());
         loop {
             let last = replaced.is_cancelled();
             while lines.fill(&mut file).await? > 0 {
                 while let Some(line) = lines.next() {
-                    self.keep(from_log(&line));
+                    self.keep(from_log(&line, &mut reasons));
                 }
             }
             if last {
@@ -122,10 +125,10 @@ impl Logins {
 
     async fn read_journal(&self, descriptor: OwnedFd) -> std::io::Result<()> {
         let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(descriptor)?;
-        let mut lines = Lines::new(MAX_JOURNAL_LINE);
+        let (mut lines, mut reasons) = (Lines::new(MAX_JOURNAL_LINE), Reasons::default());
         while lines.fill(&mut pipe).await? > 0 {
             while let Some(line) = lines.next() {
-                self.keep(from_journal(&line));
+                self.keep(from_journal(&line, &mut reasons));
             }
         }
         Ok(())
@@ -214,17 +217,51 @@ async fn send(opener: &Opener, report: &Report) -> Option<Taken> {
 
 /// Reads a line of an auth log. Anybody on the machine can have a line written there, so the process that it names is
 /// looked at: sshd's process for a connection lives as long as the connection.
-fn from_log(line: &[u8]) -> Option<SshLogin> {
+fn from_log(line: &[u8], reasons: &mut Reasons) -> Option<SshLogin> {
     let line = std::str::from_utf8(line).ok()?;
     let (pid, message) = AcceptedLogin::message_of(line)?;
-    let (login, refused) = read(message)?;
-    Some(shown(&login, refused, pid.unwrap_or(0), pid.is_some_and(is_sshd)))
+    let mut login = reasons.read(message, pid.unwrap_or(0))?;
+    login.attested = pid.is_some_and(is_sshd);
+    Some(login)
 }
 
-/// Reads a login, and whether it was refused.
-fn read(message: &str) -> Option<(AcceptedLogin, bool)> {
-    let accepted = AcceptedLogin::parse(message).map(|login| (login, false));
-    accepted.or_else(|| AcceptedLogin::parse_refused_certificate(message).map(|login| (login, true)))
+/// What sshd's processes have said of certificates and not yet of whom. The oldest go when there are too many.
+#[derive(Default)]
+struct Reasons {
+    said: VecDeque<(u32, SaidReason)>,
+}
+
+impl Reasons {
+    /// Reads a message of a process: a login, a refused certificate with its reason, or a reason for later.
+    fn read(&mut self, message: &str, pid: u32) -> Option<SshLogin> {
+        if let Some(reason) = SaidReason::parse(message) {
+            self.take(pid);
+            if self.said.len() >= MAX_REASONS {
+                self.said.pop_front();
+            }
+            self.said.push_back((pid, reason));
+            return None;
+        }
+        if let Some(login) = AcceptedLogin::parse(message) {
+            self.take(pid);
+            return Some(shown(&login, pid));
+        }
+        if let Some(login) = AcceptedLogin::parse_refused_certificate(message) {
+            let reason = self.take(pid).map_or("", SaidReason::code).to_owned();
+            return Some(SshLogin { refused: true, reason, ..shown(&login, pid) });
+        }
+        // Of a certificate that it cannot read sshd says nothing more; whose it was meant to be stands at the end.
+        let left = Left::parse(message)?;
+        let reason = self.take(pid).filter(|reason| *reason == SaidReason::Altered)?;
+        let Left { os_user, address, port } = left;
+        let login = AcceptedLogin { method: "publickey".to_owned(), os_user, address, port, key: None };
+        Some(SshLogin { refused: true, reason: reason.code().to_owned(), ..shown(&login, pid) })
+    }
+
+    fn take(&mut self, pid: u32) -> Option<SaidReason> {
+        let at = self.said.iter().position(|(of, _)| *of == pid)?;
+        self.said.remove(at).map(|(_, reason)| reason)
+    }
 }
 
 fn is_sshd(pid: u32) -> bool {
@@ -249,16 +286,16 @@ struct Entry {
 }
 
 /// Reads an entry of the journal; a message that is not text is none of sshd's about a login.
-fn from_journal(line: &[u8]) -> Option<SshLogin> {
+fn from_journal(line: &[u8], reasons: &mut Reasons) -> Option<SshLogin> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     if entry.uid != "0" || !SSHD.contains(&entry.name.as_str()) {
         return None;
     }
-    let (login, refused) = read(&entry.message)?;
-    Some(shown(&login, refused, entry.pid.parse().unwrap_or(0), true))
+    let login = reasons.read(&entry.message, entry.pid.parse().unwrap_or(0))?;
+    Some(SshLogin { attested: true, ..login })
 }
 
-fn shown(login: &AcceptedLogin, refused: bool, process_id: u32, attested: bool) -> SshLogin {
+fn shown(login: &AcceptedLogin, process_id: u32) -> SshLogin {
     let key = login.key.as_ref();
     SshLogin {
         read_micros: clock::now().0,
@@ -270,9 +307,8 @@ fn shown(login: &AcceptedLogin, refused: bool, process_id: u32, attested: bool) 
         fingerprint: key.map(|key| key.fingerprint.to_string()).unwrap_or_default(),
         authority: key.and_then(|key| key.authority).map(|print| print.to_string()).unwrap_or_default(),
         process_id,
-        attested,
         serial: key.and_then(|key| key.serial).unwrap_or(0),
-        refused,
+        ..SshLogin::default()
     }
 }
 
@@ -334,6 +370,7 @@ mod tests {
         let entry = |uid: &str, name: &str, message: &str| {
             serde_json::json!({ "MESSAGE": message, "_UID": uid, "_COMM": name, "_PID": "71", "X": [1] }).to_string()
         };
+        let from_journal = |line: &[u8]| from_journal(line, &mut Reasons::default());
         let login = from_journal(entry("0", "sshd", &message()).as_bytes()).unwrap();
         assert_eq!((login.os_user.as_str(), login.process_id, login.attested), ("alice", 71, true));
         assert_eq!(login.fingerprint, PRINT);
@@ -353,9 +390,38 @@ mod tests {
     fn a_line_of_a_log_is_attested_only_by_a_process_of_sshd() {
         let own = std::process::id();
         let line = format!("Nov 22 10:00:00 web-1 sshd[{own}]: {}", message());
+        let from_log = |line: &[u8]| from_log(line, &mut Reasons::default());
         let login = from_log(line.as_bytes()).unwrap();
         assert_eq!((login.process_id, login.attested), (own, false));
         assert!(from_log(b"\xff").is_none());
+    }
+
+    #[test]
+    fn a_refusal_has_the_reason_that_its_own_process_said_before() {
+        let mut reasons = Reasons::default();
+        let failed = format!(
+            "Failed publickey for kim from ::1 port 2 ssh2: RSA-CERT {PRINT} ID a (serial 1) CA ED25519 {PRINT}"
+        );
+        let left = "Connection closed by authenticating user kim ::1 port 2 [preauth]";
+        let mut read = |pid: u32, message: &str| {
+            let line = format!("Nov 22 10:00:00 web-1 sshd[{pid}]: {message}");
+            from_log(line.as_bytes(), &mut reasons).map(|login| (login.refused, login.reason))
+        };
+        let refused = |reason: &str| Some((true, reason.to_owned()));
+        assert_eq!(read(7, "error: Certificate invalid: expired"), None);
+        assert_eq!(read(8, &failed), refused(""));
+        assert_eq!(read(7, &failed), refused("CertificateExpired"));
+        assert_eq!(read(7, &failed), refused(""), "once");
+        assert_eq!(read(7, left), None);
+        assert_eq!(read(9, "error: userauth_pubkey: parse key: incorrect signature [preauth]"), None);
+        assert_eq!(read(9, left), refused("CertificateAltered"));
+        assert_eq!(read(9, "error: Certificate invalid: expired"), None);
+        assert_eq!(read(9, &message()), Some((false, String::new())));
+        assert_eq!(read(9, &failed), refused(""));
+        for pid in 0..2 * u32::try_from(MAX_REASONS).unwrap() {
+            assert_eq!(read(pid, "Certificate invalid: expired"), None);
+        }
+        assert_eq!(reasons.said.len(), MAX_REASONS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use ssh_key::Certificate;
+use ssh_key::{Algorithm, Certificate};
 
 use super::Fingerprint;
 use super::krl::{Revocations, RevokedBy};
@@ -103,6 +103,9 @@ pub enum CertificateError {
     /// Signed by somebody else, or by an authority whose time is over.
     #[error("the certificate is signed by {0}, which is no authority of this deployment, or not any more")]
     UnknownAuthority(Fingerprint),
+    /// Signed with SHA-1, which can be forged (T-35).
+    #[error("the certificate is signed with SHA-1; have it signed with `ssh-keygen -t rsa-sha2-512`")]
+    WeakSignature,
     /// What it says is not what was signed.
     #[error("the certificate was altered: its signature does not fit")]
     Altered,
@@ -168,6 +171,7 @@ impl CertificateError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownAuthority(_) => "CertificateAuthorityUnknown",
+            Self::WeakSignature => "CertificateSignatureWeak",
             Self::Altered => "CertificateAltered",
             Self::HostCertificate => "CertificateOfHost",
             Self::RevokedSerial(_) | Self::RevokedKeyId(_) | Self::RevokedKey(_) => "CertificateRevoked",
@@ -193,6 +197,9 @@ pub fn judge(certificate: &Certificate, rules: &Rules<'_>) -> Result<Certificate
     let authority = Fingerprint::of(&authority_blob);
     if !rules.authorities.contains(&authority) {
         return Err(CertificateError::UnknownAuthority(authority));
+    }
+    if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None } | Algorithm::Dsa) {
+        return Err(CertificateError::WeakSignature);
     }
     certificate.verify_signature().map_err(|_| CertificateError::Altered)?;
     if !certificate.cert_type().is_user() {

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::Fingerprint;
+use super::login_reason::{Left, SaidReason};
 
 /// Longest line that is read, in bytes; sshd's own are below 1 KiB.
 pub const MAX_LINE: usize = 4096;
@@ -75,7 +76,8 @@ impl AcceptedLogin {
     /// Takes sshd's message out of a line of the auth log: `… HOST sshd[PID]: MESSAGE`, or the bare message as
     /// `sshd -E` writes it. Returns the process id too, where the line has one.
     pub fn message_of(line: &str) -> Option<(Option<u32>, &str)> {
-        if line.starts_with("Accepted ") || line.starts_with("Failed ") {
+        let bare = ["Accepted ", "Failed "].iter().any(|word| line.starts_with(word));
+        if bare || SaidReason::parse(line).is_some() || Left::parse(line).is_some() {
             return Some((None, line));
         }
         // The first `]: ` ends the tag; what comes behind it may hold the same characters again.
@@ -117,11 +119,11 @@ fn valid_method(method: &str) -> bool {
     (1..=64).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/".contains(&b))
 }
 
-fn valid_user(user: &str) -> bool {
+pub(super) fn valid_user(user: &str) -> bool {
     (1..=64).contains(&user.len()) && user.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn valid_key_kind(kind: &str) -> bool {
+pub(super) fn valid_key_kind(kind: &str) -> bool {
     (1..=32).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-')
 }
 

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod krl;
 pub mod login;
 pub mod login_name;
+pub mod login_reason;
 pub mod lookup;
 pub mod node_trust;
 mod public_key;

@@ -560,6 +560,10 @@ pub struct SshLogin {
     /// Whether sshd refused it: a certificate for an account that exists.
     #[prost(bool, tag = "12")]
     pub refused: bool,
+    /// Why, if sshd said so: a code of [`crate::ssh::login_reason::SaidReason`]; empty otherwise. With
+    /// `CertificateAltered` the key and what belongs to it are empty.
+    #[prost(string, tag = "13")]
+    pub reason: String,
 }
 
 /// Agent to server: a session that is still alive (or ended while the server was away) on the node.

@@ -14,6 +14,7 @@ pub(crate) mod findings;
 pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod playback;
+pub(crate) mod private_key;
 pub(crate) mod progress;
 pub(crate) mod recording;
 pub(crate) mod road;

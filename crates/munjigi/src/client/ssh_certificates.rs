@@ -1,6 +1,7 @@
 //! SSH certificates and their authorities as the command line asks for them and reads them.
 
-use serde::{Deserialize, Serialize};
+use munjigi_core::secret::Secret;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::api_types::Epoch;
 
@@ -57,12 +58,19 @@ pub(crate) struct RevokedCount {
 }
 
 /// `RotateSshAuthority`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Rotate {
     /// `user` or `host`.
     pub(crate) authority: String,
     pub(crate) distrust: bool,
+    /// The key that signs from now on, in OpenSSH's form; it is shown to nobody.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    pub(crate) private_key: Option<Secret<String>>,
+}
+
+fn exposed<S: Serializer>(key: &Option<Secret<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(|key| key.expose().as_str()).serialize(serializer)
 }
 
 /// Output of `RotateSshAuthority`.

@@ -1,7 +1,10 @@
 //! `munjigi ssh-authority`: the authorities that vouch in SSH, what they issued, and what they take back.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use munjigi_core::secret::Secret;
 
 use super::{Finish, looking, note, print, print_json};
 use crate::cli::{Format, Output, Where};
@@ -9,8 +12,8 @@ use crate::client::api::{Api, CallContext as _};
 use crate::client::ssh_certificates::{
     Authorities, AuthorityKey, Certificate, Describe, List, Listed, Revoke, RevokedCount, Rotate, Rotated,
 };
-use crate::client::table;
 use crate::client::text::escaped;
+use crate::client::{private_key, table};
 
 /// Manage the authorities behind SSH certificates
 #[derive(Debug, Args)]
@@ -42,9 +45,12 @@ enum AuthorityCommand {
     },
     /// Sign with the next key from now on; what the former one signed is honoured until it ends
     #[command(
-        after_help = "Examples:\n  munjigi ssh-authority rotate user\n  munjigi ssh-authority rotate user --distrust\n\n\
+        after_help = "Examples:\n  munjigi ssh-authority rotate user\n  munjigi ssh-authority rotate user --distrust\n  \
+        munjigi ssh-authority rotate user --import ./users_ca\n\n\
         Nodes and known_hosts know the next key already, so nobody is locked out. With --distrust, former keys are \
-        believed no more and everything that they signed is revoked: for a key that somebody else may have."
+        believed no more and everything that they signed is revoked: for a key that somebody else may have. With \
+        --import, the key in the file signs: one that your sshds believe already. It is an OpenSSH private key \
+        (ed25519, ECDSA, RSA of 3072 bits and more); its passphrase is asked for on the terminal."
     )]
     Rotate {
         /// Which authority
@@ -52,6 +58,9 @@ enum AuthorityCommand {
         /// Believe former keys no more, at once
         #[arg(long)]
         distrust: bool,
+        /// Sign with the private key in this file from now on
+        #[arg(long, value_name = "FILE")]
+        import: Option<PathBuf>,
         #[command(flatten)]
         place: Where,
     },
@@ -120,8 +129,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
             let found = looking(&place, describe).await?;
             show(&found, known_hosts.as_deref(), user_keys, output.output)
         }
-        AuthorityCommand::Rotate { authority, distrust, place } => {
-            looking(&place, async |api| rotate(api, authority, distrust).await).await
+        AuthorityCommand::Rotate { authority, distrust, import, place } => {
+            let brought = import.as_deref().map(private_key::read).transpose()?;
+            looking(&place, async |api| rotate(api, authority, distrust, brought.clone()).await).await
         }
         AuthorityCommand::Revoke { what, reason, place } => {
             let What { serial, key_id, fingerprint, principal } = what;
@@ -177,17 +187,26 @@ fn one_line(key: &AuthorityKey) -> anyhow::Result<String> {
     Ok(read.line())
 }
 
-async fn rotate(api: &mut Api, authority: Which, distrust: bool) -> anyhow::Result<Finish> {
+async fn rotate(
+    api: &mut Api,
+    authority: Which,
+    distrust: bool,
+    private_key: Option<Secret<String>>,
+) -> anyhow::Result<Finish> {
     let name = match authority {
         Which::User => "user",
         Which::Host => "host",
     };
-    let wish = Rotate { authority: name.to_owned(), distrust };
+    let imported = private_key.is_some();
+    let wish = Rotate { authority: name.to_owned(), distrust, private_key };
     let rotated: Rotated =
         api.munjigi("RotateSshAuthority", &wish).await.doing(api.context(), "the authority was not rotated")?;
     print(&format!("the {name} authority signs with {}\n", escaped(&rotated.fingerprint)))?;
     if distrust && authority == Which::User {
         print(&format!("{} certificates were revoked; their owners log in again\n", rotated.revoked))?;
+    }
+    if imported {
+        note("whoever else has this private key can still sign for anybody; destroy the other copies");
     }
     if authority == Which::Host {
         note(

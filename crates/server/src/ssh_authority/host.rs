@@ -89,7 +89,7 @@ pub(super) fn certify(
     for name in names.iter().take(MAX_NAMES) {
         builder.valid_principal(name)?;
     }
-    builder.sign(signer.private()).context("the host authority could not sign")
+    signer.sign(builder).context("the host authority could not sign")
 }
 
 /// Returns an instant as certificates have it.

@@ -79,6 +79,6 @@ pub(super) fn sign(authority: &Keyring, new: &NewCertificate<'_>) -> anyhow::Res
         builder.extension(*name, "")?;
     }
     builder.extension(PRINCIPAL_EXTENSION, principal_extension(new.owner, new.owner_id))?;
-    let certificate = builder.sign(signer.private()).context("the user authority could not sign")?;
+    let certificate = signer.sign(builder).context("the user authority could not sign")?;
     Ok(SignedCertificate { certificate, serial, authority: signer.fingerprint() })
 }

@@ -1,5 +1,6 @@
-//! `RotateSshAuthority`: has an authority sign with its next key. What the former key signed is honoured until it ends,
-//! unless that key is distrusted, because somebody else may have it.
+//! `RotateSshAuthority`: has an authority sign with its next key, or with one that is brought because sshds believe it
+//! already. What the former key signed is honoured until it ends, unless that key is distrusted, because somebody else
+//! may have it.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::identity::Caller;
-use crate::ssh_authority::{AuthorityKind, RotationError, longest_life};
+use crate::ssh_authority::{AuthorityKind, ImportedKey, RotationError, longest_life};
 use crate::store::{Revocation, Revoked};
 
 /// Certificates that are looked at at once.
@@ -29,6 +30,10 @@ pub struct Input {
     /// Believe all former keys no more from now on, and revoke what they signed.
     #[serde(default)]
     pub distrust: bool,
+    /// The key that signs from now on, in OpenSSH's form and without a passphrase; the authority's own next key if it is
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<ImportedKey>,
 }
 
 /// Names an authority.
@@ -55,6 +60,7 @@ impl Operation for RotateSshAuthority {
     const SERVICE: Service = Service::Munjigi;
     const NAME: &'static str = "RotateSshAuthority";
     const EFFECT: Effect = Effect::Write;
+    const SECRET_FIELDS: &'static [&'static str] = &["PrivateKey"];
     const EXAMPLE: &'static str = r#"{"Authority":"host"}"#;
     type Input = Input;
     type Output = Output;
@@ -64,7 +70,12 @@ impl Operation for RotateSshAuthority {
             Which::User => "user",
             Which::Host => "host",
         };
-        Ok(vec![Requirement::any("munjigi:RotateSshAuthority").with("munjigi:SshAuthority", which)])
+        let mut wanted = vec![Requirement::any("munjigi:RotateSshAuthority").with("munjigi:SshAuthority", which)];
+        if input.private_key.is_some() {
+            // Whoever brings a key has it, and can sign for anybody: that is more than to rotate.
+            wanted.push(Requirement::any("munjigi:ImportSshAuthority").with("munjigi:SshAuthority", which));
+        }
+        Ok(wanted)
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
@@ -74,7 +85,8 @@ impl Operation for RotateSshAuthority {
             Which::User => AuthorityKind::User,
             Which::Host => AuthorityKind::Host,
         };
-        let rotated = authority.rotate(&server.store, kind, longest_life(&server.config), !input.distrust, now).await;
+        let (brought, life) = (input.private_key.clone(), longest_life(&server.config));
+        let rotated = authority.rotate(&server.store, kind, brought, life, !input.distrust, now).await;
         rotated.map_err(|error| match error {
             RotationError::Refused(why) => ApiError::bad("ResourceInUseException", why.to_string()),
             error => ApiError::internal(error),

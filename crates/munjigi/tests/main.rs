@@ -35,6 +35,7 @@ mod rdp;
 mod sessions;
 mod ssh_bad_certificates;
 mod ssh_certificates;
+mod ssh_config;
 mod ssh_door;
 mod ssh_files;
 mod ssh_forwards;

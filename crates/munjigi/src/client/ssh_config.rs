@@ -90,8 +90,9 @@ pub(crate) fn settings(place: &Where, files: &Files, far_end: FarEnd) -> anyhow:
     Ok(HostSettings { proxy_command: words.join(" "), known_hosts: config_word(&known, named) })
 }
 
-/// Writes the configuration for nodes (`NODE.munjigi`) and for the server itself.
-pub(crate) fn block(endpoint: &Url, recorded: &HostSettings, own_sshd: &HostSettings) -> String {
+/// Writes the configuration for nodes (`NODE.munjigi`), for the server itself, and for nodes behind a jump through it,
+/// which are `behind`: names or patterns that [`is_pattern`] takes.
+pub(crate) fn block(endpoint: &Url, recorded: &HostSettings, own_sshd: &HostSettings, behind: &[String]) -> String {
     let known = &recorded.known_hosts;
     let mut text = format!(
         "# Munjigi's nodes, as NODE{HOST_SUFFIX}. `User {ANY_USER}` is the OS user that policy gives you; ssh OSUSER@NODE{HOST_SUFFIX}\n\
@@ -119,10 +120,25 @@ pub(crate) fn block(endpoint: &Url, recorded: &HostSettings, own_sshd: &HostSett
             "# The server itself, for keys and certificates: ssh NODE@{host}, ssh -J {host} OSUSER@NODE\n\
              Host {host}\n\
              \x20   Port {port}\n\
-             \x20   UserKnownHostsFile {known} ~/.ssh/known_hosts\n"
+             \x20   UserKnownHostsFile ~/.ssh/known_hosts {known}\n"
         ));
+        if !behind.is_empty() {
+            text.push_str(&format!(
+                "# Nodes by their plain names, behind ssh -J {host}: who vouches for the server's nodes does so for these hosts only.\n\
+                 Host {}\n\
+                 \x20   UserKnownHostsFile ~/.ssh/known_hosts {known}\n",
+                behind.join(" ")
+            ));
+        }
     }
     text
+}
+
+/// Tells whether a text can be a word of a `Host` line. Nothing else may stand there: it would be another line, or have a
+/// server vouch for hosts that nobody named.
+pub(crate) fn is_pattern(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:*?!".contains(c);
+    (1..=253).contains(&text.len()) && text.chars().all(plain)
 }
 
 /// Writes the configuration for one run of ssh, in which every host is a node.
@@ -204,7 +220,7 @@ mod tests {
             known_hosts: config_word(Path::new(known), token),
         };
         let (recorded, own) = (made("munjigi ssh --stdio %n", "/k h", ""), made("munjigi x", "/o 1%", "%n"));
-        let of = |endpoint: &str| block(&Url::parse(endpoint).unwrap(), &recorded, &own);
+        let of = |endpoint: &str| block(&Url::parse(endpoint).unwrap(), &recorded, &own, &["web-1".to_owned()]);
         let text = of("https://gate.example:8443");
         assert!(text.contains(
             "Host *.munjigi !*.passthrough.munjigi\n    ProxyCommand munjigi ssh --stdio %n\n    UserKnownHostsFile \"/k h\"\n"
@@ -213,7 +229,19 @@ mod tests {
             "Host *.passthrough.munjigi\n    ProxyCommand munjigi x\n    UserKnownHostsFile ~/.ssh/known_hosts \"/o 1%%%n\"\n"
         ));
         assert!(text.contains("Host gate.example\n    Port 8443\n"));
+        assert!(text.ends_with("Host web-1\n    UserKnownHostsFile ~/.ssh/known_hosts \"/k h\"\n"), "{text}");
+        assert!(!block(&Url::parse("https://g").unwrap(), &recorded, &own, &[]).contains("plain names"));
         assert!(of("https://[::1]").contains("Host ::1\n    Port 443\n"));
+    }
+
+    #[test]
+    fn a_name_adds_no_line() {
+        for good in ["web-1", "mi-0123456789abcdef0", "db-*", "!web-9", "a.b", "fd00::1"] {
+            assert!(is_pattern(good), "{good}");
+        }
+        for bad in ["", "a b", "a\nHost *", "a\"b", "한", "a#b", &"a".repeat(254)] {
+            assert!(!is_pattern(bad), "{bad}");
+        }
     }
 
     #[test]

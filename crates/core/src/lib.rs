@@ -29,6 +29,7 @@ pub mod sftp;
 pub mod sigv4;
 pub mod ssh;
 pub mod target;
+pub mod terminal_modes;
 pub mod time;
 pub mod totp;
 pub mod trust;

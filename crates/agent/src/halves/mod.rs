@@ -4,18 +4,22 @@
 //! the link half can ask only for what stands in [`ToSpawn`], and the privileged half verifies each grant itself.
 
 mod channel;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
 use munjigi_core::endpoint::{Endpoint, get_endpoints, put_endpoints};
 use munjigi_core::id::{NodeId, SessionId};
-use munjigi_core::session::{ExitStatus, Signal, TerminalSize};
+use munjigi_core::session::{ExitStatus, Signal};
 use munjigi_core::ssh::node_trust;
 use munjigi_core::wire::bytes::{FieldError, FieldReader, FieldWriter};
 
 use crate::config::MAX_DENIED;
 
 pub(crate) use channel::{Channel, ChannelError, MAX_DESCRIPTORS};
+pub(crate) use terminal::Terminal;
+
+use terminal::{get_terminal, put_terminal};
 
 /// Largest message in bytes (T-74).
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -28,15 +32,6 @@ const MAX_TEXT: usize = 1024;
 pub(crate) const MAX_CA: usize = 48 * 1024;
 /// Most environment variables of a start.
 const MAX_ENVIRONMENT: usize = 64;
-
-/// A terminal as the client has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terminal {
-    /// Value of `TERM`.
-    pub(crate) term: String,
-    /// Size.
-    pub(crate) size: TerminalSize,
-}
 
 /// A wish to start a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -432,27 +427,6 @@ impl ToLink {
         fields.end()?;
         Ok(message)
     }
-}
-
-fn put_terminal(out: &mut FieldWriter, terminal: Option<&Terminal>) {
-    let Some(Terminal { term, size }) = terminal else {
-        out.u8(0);
-        return;
-    };
-    out.u8(1).text(term);
-    for side in [size.rows, size.columns, size.width_pixels, size.height_pixels] {
-        out.u64(u64::from(side));
-    }
-}
-
-fn get_terminal(fields: &mut FieldReader<'_>) -> Result<Option<Terminal>, FieldError> {
-    if !get_flag(fields)? {
-        return Ok(None);
-    }
-    let term = fields.text(64)?.to_owned();
-    let mut side = || fields.u64().and_then(|side| u16::try_from(side).map_err(|_| FieldError::Unknown));
-    let size = TerminalSize { rows: side()?, columns: side()?, width_pixels: side()?, height_pixels: side()? };
-    Ok(Some(Terminal { term, size: size.checked().ok_or(FieldError::Unknown)? }))
 }
 
 fn get_environment(fields: &mut FieldReader<'_>) -> Result<Vec<(String, String)>, FieldError> {

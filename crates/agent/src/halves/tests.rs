@@ -1,5 +1,8 @@
 use std::os::fd::AsFd;
 
+use munjigi_core::session::TerminalSize;
+use munjigi_core::terminal_modes::TerminalModes;
+
 use super::*;
 
 fn session() -> SessionId {
@@ -11,7 +14,7 @@ fn to_spawn() -> Vec<ToSpawn> {
     let start = Start {
         request: 9,
         grant: vec![1; 300],
-        terminal: Some(Terminal { term: "xterm".into(), size }),
+        terminal: Some(Terminal { term: "xterm".into(), size, modes: TerminalModes::new([(3, 35), (53, 0)]) }),
         environment: vec![("LANG".into(), "ko_KR.UTF-8".into())],
     };
     vec![

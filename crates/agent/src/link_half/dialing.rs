@@ -7,6 +7,7 @@ use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use munjigi_core::id::SessionId;
+use munjigi_core::terminal_modes::TerminalModes;
 use munjigi_core::wire::hello::{Hello, NodeHello, Role, VERSION_MAX, VERSION_MIN};
 use munjigi_core::wire::message::{Accepted, Connect, Pty, Refused, StartOnNode, open};
 use munjigi_core::wire::{Frame, FrameSet};
@@ -254,7 +255,9 @@ fn terminal(pty: Pty) -> Option<Terminal> {
     let size = pty.size()?;
     // A name that may not pass becomes the one that every system knows.
     let term = if pty.term.len() <= 64 { pty.term } else { "dumb".to_owned() };
-    Some(Terminal { term, size })
+    // No terminal is refused for modes that cannot be read: it gets the node's own.
+    let modes = TerminalModes::decode(&pty.modes).unwrap_or_default();
+    Some(Terminal { term, size, modes })
 }
 
 pub(super) fn refusal(code: &str, message: &str) -> StartRefused {

@@ -27,6 +27,7 @@ mod registered_keys;
 mod session;
 mod ssh_trust;
 mod state;
+mod terminal_modes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Group, Pid, Uid, fchown};
 
 use super::account::Account;
 use super::child::{self, Child, Identity, SessionKind, SpawnError, Step};
+use super::terminal_modes;
 use crate::halves::Terminal;
 use crate::sys;
 
@@ -190,6 +191,7 @@ fn open_terminal(terminal: &Terminal, account: &Account) -> Result<([OwnedFd; 3]
     let mut modes = tcgetattr(&pair.slave)?;
     // Erasing a Hangul syllable in cooked mode takes the whole character.
     modes.input_flags.insert(InputFlags::IUTF8);
+    terminal_modes::apply(&terminal.modes, &mut modes);
     tcsetattr(&pair.slave, SetArg::TCSANOW, &modes)?;
     if Uid::effective().is_root() {
         let group = Group::from_name("tty").ok().flatten().map_or(account.gid, |group| group.gid);

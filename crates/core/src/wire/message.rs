@@ -86,6 +86,10 @@ pub struct Pty {
     /// Height in pixels, 0 if unknown.
     #[prost(uint32, tag = "5")]
     pub height_pixels: u32,
+    /// What keys mean, what is echoed and the like: [`crate::terminal_modes::TerminalModes`], encoded; empty for the node's
+    /// own.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub modes: bytes::Bytes,
 }
 
 impl Pty {

@@ -113,6 +113,7 @@ pub(crate) fn pty() -> Pty {
         columns: size.columns.into(),
         width_pixels: size.width_pixels.into(),
         height_pixels: size.height_pixels.into(),
+        ..Pty::default()
     }
 }
 

@@ -13,6 +13,7 @@ mod handler;
 #[cfg(test)]
 mod hostile;
 mod inbox;
+mod login;
 pub(crate) mod prompt;
 mod settings;
 mod shell;

@@ -1846,6 +1846,18 @@ impl Session {
                         debug!("handler.signal {channel_num:?} {signal:?}");
                         handler.signal(channel_num, signal, self).await
                     }
+                    // Munjigi: RFC 4335.
+                    "break" => {
+                        let length = map_err!(u32::decode(r))?;
+                        map_err!(ensure_end(r))?;
+                        debug!("handler.break_request {channel_num:?} {length}");
+                        if handler.break_request(channel_num, length, self).await? {
+                            self.channel_success(channel_num)?
+                        } else {
+                            self.channel_failure(channel_num)?
+                        }
+                        Ok(())
+                    }
                     x => {
                         warn!("unknown channel request {x}");
                         self.channel_failure(channel_num)?;

@@ -837,6 +837,18 @@ pub trait Handler: Sized {
         async { Ok(()) }
     }
 
+    /// Munjigi: the client sends a break of `length` milliseconds (RFC 4335).
+    /// The answer is whether one was made.
+    #[allow(unused_variables)]
+    fn break_request(
+        &mut self,
+        channel: ChannelId,
+        length: u32,
+        session: &mut Session,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
+        async { Ok(false) }
+    }
+
     /// Used for reverse-forwarding ports, see
     /// [RFC4254](https://tools.ietf.org/html/rfc4254#section-7).
     /// If `port` is 0, you should set it to the allocated port number.

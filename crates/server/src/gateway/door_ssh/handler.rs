@@ -1,18 +1,17 @@
 //! What russh asks of a connection: who may log in, and what becomes of its channels. Once somebody has logged in nothing
 //! here waits for a node, a policy or a disk: russh calls it from the connection's one task.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use munjigi_core::session::environment_allowed;
 use munjigi_core::ssh::login_name::LoginName;
-use russh::keys::Algorithm;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedCertificate, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Error, MethodKind, MethodSet, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +19,7 @@ use super::channel::{ChannelSender, Controls, SshChannel};
 use super::files::FileService;
 use super::forwards::{Place, Refusal};
 use super::inbox::FIRST_WINDOW;
+use super::login::{invitation, is_weak, once};
 use super::shell::Program;
 use super::terminal::{self, Terminal};
 use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
@@ -31,6 +31,10 @@ use crate::{Server, lock};
 
 /// Most variables that a client may set for one program.
 const MAX_VARIABLES: usize = 64;
+
+/// What a forced command is told when the client asked for the subsystem `sftp`: what sshd tells it where it serves that
+/// itself.
+const FORCED_SFTP: &[u8] = b"internal-sftp";
 
 /// The server's side of one connection.
 pub(super) struct Door {
@@ -50,6 +54,8 @@ pub(super) struct Door {
     conn: Option<Arc<Conn>>,
     /// Channels of sessions in which nothing runs yet.
     waiting: HashMap<ChannelId, Asked>,
+    /// Channels whose program has a terminal, or will have one.
+    terminals: HashSet<ChannelId>,
     /// What all channels of sessions are told beside their data, until the client closes them.
     controls: HashMap<ChannelId, Arc<Controls>>,
 }
@@ -63,9 +69,9 @@ impl Door {
         ended: CancellationToken,
     ) -> Self {
         let Origin { peer, pass, road } = origin;
-        let (waiting, controls) = (HashMap::new(), HashMap::new());
+        let (waiting, terminals, controls) = (HashMap::new(), HashSet::new(), HashMap::new());
         let (approval, proved, conn) = (None, None, None);
-        Self { server, peer, road, pass, stage, login, ended, approval, proved, conn, waiting, controls }
+        Self { server, peer, road, pass, stage, login, ended, approval, proved, conn, waiting, terminals, controls }
     }
 
     /// Takes note of the first word after the exchange of keys.
@@ -145,6 +151,11 @@ impl Door {
         }
     }
 
+    /// Tells whether what was proved is good for one command only.
+    fn is_forced(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.forced_command().is_some())
+    }
+
     fn cancel(&self, place: &Place) -> bool {
         self.conn.as_ref().is_some_and(|conn| forwards::cancel(conn, place))
     }
@@ -162,9 +173,6 @@ impl Door {
     }
 
     fn begin_files(&mut self, id: ChannelId, service: FileService, session: &mut Session) -> Result<(), Error> {
-        if self.conn.as_ref().is_some_and(|conn| conn.forced_command().is_some()) {
-            return self.begin(id, Program::Shell, session);
-        }
         let (Some(conn), Some(asked)) = (self.conn.clone(), self.waiting.remove(&id)) else {
             return session.channel_failure(id);
         };
@@ -180,29 +188,6 @@ fn told(asked: Result<(), Refusal>, session: &mut Session) -> Result<bool, Error
         session.debug(true, &refusal.to_string(), "")?;
     }
     Ok(asked.is_ok())
-}
-
-/// Says how a login without a key is approved.
-fn invitation(approval: &Approval) -> String {
-    let (url, code) = (&approval.url, approval.shown_code());
-    let seconds = approval::LIFE.as_secs();
-    format!("To log in, open\n\n    {url}\n\nor run `munjigi approve {code}`. Waiting for {seconds} seconds.\n")
-}
-
-/// Has a client that was not let in by an approval not ask for another: OpenSSH's would, three times.
-fn once(outcome: Auth) -> Auth {
-    match outcome {
-        Auth::Reject { partial_success, .. } => {
-            let methods = MethodSet::from(&[MethodKind::PublicKey][..]);
-            Auth::Reject { proceed_with_methods: Some(methods), partial_success }
-        }
-        outcome => outcome,
-    }
-}
-
-/// Tells whether a signature is one that is refused whatever the key (T-35): RSA with SHA-1.
-fn is_weak(algorithm: &Algorithm) -> bool {
-    matches!(algorithm, Algorithm::Rsa { hash: None } | Algorithm::Dsa)
 }
 
 impl Handler for Door {
@@ -397,11 +382,12 @@ impl Handler for Door {
         rows: u32,
         width: u32,
         height: u32,
-        _modes: &[(Pty, u32)],
+        modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Error> {
         let Some(asked) = self.waiting.get_mut(&channel) else { return session.channel_failure(channel) };
-        asked.terminal = Some(Terminal::new(term, [columns, rows, width, height]));
+        asked.terminal = Some(Terminal::new(term, [columns, rows, width, height], modes));
+        self.terminals.insert(channel);
         session.channel_success(channel)
     }
 
@@ -426,6 +412,12 @@ impl Handler for Door {
     async fn signal(&mut self, channel: ChannelId, signal: Sig, _session: &mut Session) -> Result<(), Error> {
         self.tell(channel, |controls| controls.signal(&signal));
         Ok(())
+    }
+
+    async fn break_request(&mut self, channel: ChannelId, _length: u32, _session: &mut Session) -> Result<bool, Error> {
+        // A BREAK is a state of a wire. sshd answers yes where there is a terminal, and Linux does nothing to one that has
+        // no wire; so there is nothing that the node could be told.
+        Ok(self.terminals.contains(&channel))
     }
 
     async fn env_request(
@@ -462,7 +454,8 @@ impl Handler for Door {
     }
 
     async fn exec_request(&mut self, channel: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Error> {
-        match FileService::of_command(data) {
+        // A forced command runs instead of it, too, and is told what was asked for.
+        match FileService::of_command(data).filter(|_| !self.is_forced()) {
             Some(service) => self.begin_files(channel, service, session),
             None => self.begin(channel, Program::Command(data.to_vec()), session),
         }
@@ -470,6 +463,7 @@ impl Handler for Door {
 
     async fn subsystem_request(&mut self, channel: ChannelId, name: &str, session: &mut Session) -> Result<(), Error> {
         match FileService::of_subsystem(name) {
+            Some(_) if self.is_forced() => self.begin(channel, Program::Command(FORCED_SFTP.to_vec()), session),
             Some(service) => self.begin_files(channel, service, session),
             None => session.channel_failure(channel),
         }
@@ -478,6 +472,7 @@ impl Handler for Door {
     async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Error> {
         self.waiting.remove(&channel);
         self.controls.remove(&channel);
+        self.terminals.remove(&channel);
         if let Some(conn) = &self.conn {
             conn.forwards.inboxes.closed(channel);
         }

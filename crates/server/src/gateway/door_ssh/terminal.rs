@@ -1,7 +1,9 @@
 //! A client's terminal: from SSH's words to ours.
 
 use munjigi_core::session::{TerminalSize, environment_allowed};
+use munjigi_core::terminal_modes::TerminalModes;
 use munjigi_core::wire::message::Pty;
+use russh::Pty as Mode;
 
 /// What a program gets that cannot be told what its terminal is.
 const UNKNOWN_TERM: &str = "dumb";
@@ -15,13 +17,16 @@ pub(crate) struct Terminal {
     pub(super) term: String,
     /// Its size, one that a terminal can have.
     pub(super) size: TerminalSize,
+    /// What keys mean, what is echoed and the like.
+    modes: TerminalModes,
 }
 
 impl Terminal {
     /// Takes what a client said of its terminal. `dimensions` are columns, rows, and both in pixels.
-    pub(super) fn new(term: &str, dimensions: [u32; 4]) -> Self {
+    pub(super) fn new(term: &str, dimensions: [u32; 4], modes: &[(Mode, u32)]) -> Self {
         let term = if environment_allowed("TERM", term) { term } else { UNKNOWN_TERM };
-        Self { term: term.to_owned(), size: size(dimensions) }
+        let modes = TerminalModes::new(modes.iter().map(|(mode, argument)| (*mode as u8, *argument)));
+        Self { term: term.to_owned(), size: size(dimensions), modes }
     }
 
     /// Returns it as the node gets it.
@@ -32,6 +37,7 @@ impl Terminal {
             columns: self.size.columns.into(),
             width_pixels: self.size.width_pixels.into(),
             height_pixels: self.size.height_pixels.into(),
+            modes: self.modes.encode().into(),
         }
     }
 }
@@ -69,10 +75,17 @@ mod tests {
     }
 
     #[test]
+    fn modes_travel_as_they_came() {
+        let terminal =
+            Terminal::new("xterm", [80, 24, 0, 0], &[(Mode::VERASE, 35), (Mode::TTY_OP_END, 0), (Mode::ECHO, 1)]);
+        assert_eq!(terminal.to_pty().modes, [3, 0, 0, 0, 35, 53, 0, 0, 0, 1, 0][..]);
+    }
+
+    #[test]
     fn a_term_that_is_none_is_dumb() {
         for (said, term) in [("xterm-256color", "xterm-256color"), ("", "dumb"), ("x;reboot", "dumb"), ("한", "dumb")]
         {
-            assert_eq!(Terminal::new(said, [80, 24, 0, 0]).to_pty().term, term);
+            assert_eq!(Terminal::new(said, [80, 24, 0, 0], &[]).to_pty().term, term);
         }
     }
 }

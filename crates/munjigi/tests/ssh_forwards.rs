@@ -328,7 +328,8 @@ fn the_agent_is_offered_only_where_policy_allows_it_and_gone_afterwards() {
     let login = format!("{}%web-1", user());
     let bob = ["-o", &identity, "-o", &offering, "-l", &login];
     let said = run(&bob, "gate", "echo [$SSH_AUTH_SOCK]");
-    assert!(said.contains("[]\n"), "{said}");
+    assert!(said.contains("[]\n") && said.contains("your agent is not offered"), "{said}");
+    assert!(said.contains("munjigi:ForwardAgent"), "{said}");
     let opened = events(&server, "OpenConnection");
     let of_agent = |event: &&Value| event["requestParameters"]["endpoint"] == "agent";
     let codes: Vec<_> = opened.iter().filter(of_agent).map(|event| event["errorCode"].as_str()).collect();

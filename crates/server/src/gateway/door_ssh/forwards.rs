@@ -27,6 +27,7 @@ pub(crate) use remote::{Place, Returning, cancel, listen_tcp, listen_unix};
 
 use sessions::Sessions;
 
+use super::Conn;
 use super::inbox::Inboxes;
 
 /// What the forwards of one connection share.
@@ -37,4 +38,9 @@ pub(crate) struct Forwards {
     sessions: Sessions,
     /// Where nodes listen for this connection, as the client named it; cancelling one ends it.
     listeners: Mutex<HashMap<Place, CancellationToken>>,
+}
+
+/// Tells whether a login names no node that there is. Only for callers who may hear that.
+pub(crate) async fn names_no_node(conn: &Conn) -> bool {
+    matches!(goal::Goal::node(&conn.server, &conn.login).await, Ok(None))
 }

@@ -17,8 +17,9 @@ use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::framed::FramedError;
 
 use super::channel::{ChannelSender, Gone, Incoming, SshChannel};
-use super::forwards::OfferedAgent;
+use super::forwards::{OfferedAgent, names_no_node};
 use super::{Asked, Conn};
+use crate::api::operation::Service;
 use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
 use crate::door;
@@ -35,6 +36,9 @@ const NOT_RUN: i32 = 255;
 /// What a jump exits with that is asked for a shell.
 const NO_NODE: i32 = 1;
 
+/// The code of AWS for a node that is not there.
+const NOT_CONNECTED: &str = "TargetNotConnected";
+
 /// Tells programs where their agent is.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
@@ -50,14 +54,14 @@ pub(super) enum Program {
 /// Runs a program until it ends or its client is gone.
 pub(super) async fn serve(conn: Arc<Conn>, mut asked: Asked, program: Program) {
     let sender = asked.channel.sender();
-    // Held to the program's end. Who may not offer an agent gets a program without.
-    let agent = if asked.agent { OfferedAgent::offer(&conn).await.ok() } else { None };
-    if let Some(agent) = &agent {
+    // Held to the program's end. Who may not offer an agent gets a program without, and hears why.
+    let agent = if asked.agent { Some(OfferedAgent::offer(&conn).await) } else { None };
+    if let Some(Ok(agent)) = &agent {
         asked.environment.insert(AGENT_VARIABLE.to_owned(), agent.path().to_owned());
     }
     match start(&conn, &asked, program).await {
         Ok((session, hub)) => {
-            let shell = Shell {
+            let mut shell = Shell {
                 hub,
                 session: session.clone(),
                 interactive: asked.terminal.is_some(),
@@ -70,6 +74,9 @@ pub(super) async fn serve(conn: Arc<Conn>, mut asked: Asked, program: Program) {
                 output: OutputCursor::default(),
                 sending: None,
             };
+            if let Some(Err(refusal)) = &agent {
+                shell.say(&format!("munjigi: your agent is not offered to the program: {refusal}"));
+            }
             if let Err(left) = shell.run(&conn).await {
                 left.end(&conn, &session).await;
             }
@@ -92,7 +99,7 @@ async fn start(conn: &Arc<Conn>, asked: &Asked, program: Program) -> Result<(Ses
     let mut variables = variables(conn);
     let command = match conn.forced_command() {
         Some(forced) => {
-            // Empty for a shell or a subsystem, which sshd leaves out.
+            // There is none for a shell.
             variables.extend(wished.map(|wished| (SSH_ORIGINAL_COMMAND.to_owned(), wished)));
             Some(forced.to_owned())
         }
@@ -113,8 +120,14 @@ async fn start(conn: &Arc<Conn>, asked: &Asked, program: Program) -> Result<(Ses
         return Err(refused("the command is empty"));
     }
     let input = StartSessionInput::native(node, String::new(), String::new(), native);
-    let started = door::call::<StartSession>(server, &caller, input, conn.request()).await;
-    let session = started.map_err(|error| refused(&error.to_string()))?.session_id;
+    let session = match door::call::<StartSession>(server, &caller, input, conn.request()).await {
+        Ok(started) => started.session_id,
+        // Only who would have been allowed hears that there is no such node: often it is the name of the person here.
+        Err(error) if error.code(Service::Ssm) == NOT_CONNECTED && names_no_node(conn).await => {
+            return Err((help(), NO_NODE));
+        }
+        Err(error) => return Err(refused(&error.to_string())),
+    };
     let prepared = server.gateway.take_prepared(&session).ok_or_else(|| refused("the session was lost"))?;
     let (stream, hub) = FrameStream::pair(DUPLEX);
     let pty = asked.terminal.as_ref().map(super::terminal::Terminal::to_pty);
@@ -331,6 +344,13 @@ impl Shell {
     fn send_notice(&mut self, text: &str) {
         let text: String = text.chars().filter(|c| !c.is_control()).take(512).collect();
         self.send(OutputStream::Stderr, Bytes::from(format!("\r\n[munjigi: {text}]\r\n")));
+    }
+
+    /// Says something before the program does.
+    fn say(&mut self, text: &str) {
+        let text: String = text.chars().filter(|c| !c.is_control()).take(512).collect();
+        let end = if self.interactive { "\r\n" } else { "\n" };
+        self.send(OutputStream::Stderr, Bytes::from(text + end));
     }
 
     /// Says how it ended. The hub has nothing more, and all before it was sent.

@@ -132,6 +132,12 @@ pub struct Limits {
     /// Sessions that one principal may have at once (T-92).
     #[serde(deserialize_with = "number::<_, 1, 65_536>")]
     pub sessions_per_principal: usize,
+    /// Sessions that one principal may start in a minute (T-92).
+    #[serde(deserialize_with = "number::<_, 1, 1_000_000>")]
+    pub starts_per_minute: usize,
+    /// Different nodes on which one principal may start sessions in a minute (T-92).
+    #[serde(deserialize_with = "number::<_, 1, 1_000_000>")]
+    pub nodes_per_minute: usize,
 }
 
 impl Default for Config {
@@ -186,7 +192,14 @@ impl Default for SessionDefaults {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 1024, unauthenticated_per_address: 64, unauthenticated: 1024, sessions_per_principal: 1000 }
+        Self {
+            requests: 1024,
+            unauthenticated_per_address: 64,
+            unauthenticated: 1024,
+            sessions_per_principal: 100,
+            starts_per_minute: 60,
+            nodes_per_minute: 20,
+        }
     }
 }
 

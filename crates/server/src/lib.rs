@@ -29,6 +29,7 @@ pub mod gateway;
 mod http;
 pub mod identity;
 pub mod keys;
+mod pace;
 mod random;
 pub mod recording;
 mod revoke;
@@ -67,6 +68,7 @@ pub struct Server {
     pub(crate) audit: audit::AuditLog,
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,
+    pub(crate) pace: pace::Pace,
     pub(crate) book: sessions::Book,
     /// People's accounts on nodes.
     pub(crate) accounts: accounts::Accounts,

@@ -33,6 +33,7 @@ use crate::identity::ssh::Pushes;
 use crate::identity::ssh::approval::Approvals;
 use crate::identity::{Authenticator, Identities, Providers};
 use crate::keys::Keys;
+use crate::pace::Pace;
 use crate::recording::Recordings;
 use crate::running::Running;
 use crate::sessions::Book;
@@ -134,6 +135,7 @@ impl Server {
             audit,
             recordings,
             gateway: Gateway::default(),
+            pace: Pace::default(),
             book,
             accounts: accounts::Accounts::default(),
             nodes_changed: watch::Sender::new(0),

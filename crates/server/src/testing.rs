@@ -58,7 +58,10 @@ impl TestServer {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("data");
         let file = directory.path().join("munjigi.toml");
-        std::fs::write(&file, settings).unwrap();
+        // Tests start more than people do.
+        let most = "sessions_per_principal = 1000\nstarts_per_minute = 1000000\nnodes_per_minute = 1000000\n";
+        let limits = if settings.contains("[limits]") { String::new() } else { format!("\n[limits]\n{most}") };
+        std::fs::write(&file, format!("{settings}{limits}")).unwrap();
         let options = ServerOptions { data_dir, config: Some(file), ..ServerOptions::default() };
         let running = Server::start(options).await.unwrap();
         let text = std::fs::read_to_string(directory.path().join("data/admin.credentials")).unwrap();

@@ -13,6 +13,7 @@ use munjigi_core::recording::StartMeta;
 use munjigi_core::session::{SessionKind, SessionLimits, SessionStatus, TerminalSize};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::Server;
 use crate::api::error::ApiError;
@@ -24,24 +25,42 @@ use crate::gateway::{Prepared, launch};
 use crate::identity::Caller;
 use crate::identity::session_token::Statement;
 use crate::identity::ssh::SshProof;
+use crate::pace::PaceLimits;
 use crate::recording::{DiskState, Mode};
+use crate::service_event::service_event;
 use crate::store::{Node, SessionRow};
 use crate::{clock, random, sessions};
+
+/// AWS's word for what is to be tried again later.
+const TOO_FAST: &str = "ThrottlingException";
 
 /// First size and type (`TERM`) of a session's terminal, as far as they are known.
 pub(crate) type Terminal = (Option<TerminalSize>, Option<String>);
 
-/// Refuses a start for which there is no room: on the disk for recordings, or among the caller's sessions (T-92).
-pub(crate) async fn room<O: Operation>(call: &Authorized<O>, server: &Server) -> Result<(), ApiError> {
+/// Refuses a start on a node for which there is no room: on the disk for recordings, among the caller's sessions, or in
+/// what a principal may start in a minute (T-92).
+pub(crate) async fn room<O: Operation>(call: &Authorized<O>, server: &Server, node: &Node) -> Result<(), ApiError> {
     if server.recordings.disk_state().await.map_err(ApiError::internal)? == DiskState::Full {
         return Err(ApiError::Unavailable("the disk for recordings is full, so no session starts; free some space"));
     }
-    let most = server.config.limits.sessions_per_principal;
-    if server.gateway.sessions_of(call.caller().principal().arn.as_str()) >= most {
+    let limits = &server.config.limits;
+    let (who, most) = (call.caller().principal().arn.as_str(), limits.sessions_per_principal);
+    if server.gateway.sessions_of(who) >= most {
         let message = format!("no more than {most} sessions of one principal at once; end some of yours first");
         return Err(ApiError::bad("ServiceQuotaExceededException", message));
     }
-    Ok(())
+    let limits = PaceLimits { starts: limits.starts_per_minute, nodes: limits.nodes_per_minute };
+    let Err(refused) = server.pace.start(who, &node.id, limits, Instant::now()) else { return Ok(()) };
+    let message = refused.why.to_string();
+    if refused.is_news {
+        // Each refusal is in the trail as the start that it was; this one is for whoever watches for alarms.
+        tracing::warn!(principal = who, node = %node.id, message, "somebody starts more than usual");
+        let details = json!({ "principal": who, "target": node.id, "request": O::NAME });
+        let failure = Some((TOO_FAST, message.clone()));
+        let alarm = server.audit.append(service_event(server, "StartLimitExceeded", details, failure)).await;
+        alarm.map_err(|error| ApiError::internal(anyhow::anyhow!("the audit record was not written: {error}")))?;
+    }
+    Err(ApiError::bad(TOO_FAST, message))
 }
 
 /// Returns the facts of a session in which nothing runs and which reaches nothing; the operation fills in the rest.

@@ -138,7 +138,7 @@ impl Operation for OpenTunnel {
         let epoch = link
             .ok_or_else(|| ApiError::bad("EC2InstanceUnavailableException", format!("{} is not connected.", node.id)))?
             .epoch;
-        prepare::room(call, server).await?;
+        prepare::room(call, server, &node).await?;
         let facts = facts(call, server, &node, epoch)?;
         let id = facts.id.clone();
         prepare::begin(call, server, facts, json!({ "sessionId": id }), (None, None)).await?;

@@ -133,7 +133,7 @@ impl Operation for OpenForward {
             let what = "runs AWS's agent, which forwards nothing here; install Munjigi's agent on it";
             return Err(ApiError::bad("TargetNotConnected", format!("{} {what}", node.name)));
         }
-        prepare::room(call, server).await?;
+        prepare::room(call, server, &node).await?;
         let preferences = server.preferences.get(&server.store).await?;
         let defaults = prepare::limits(&server.config.session);
         let demanded = SessionLimits { idle: preferences.idle, maximum: preferences.maximum, ..defaults.clone() };

@@ -104,7 +104,7 @@ impl Operation for StartSession {
                 format!("{} {what}; install Munjigi's agent on it", node.name),
             ));
         }
-        prepare::room(call, server).await?;
+        prepare::room(call, server, &node).await?;
         let facts = facts(call, server, &node, epoch, plan)?;
         if facts.kind != SessionKind::Port {
             accounts::ensure(server, &node, &facts.os_user, call.caller().principal()).await?;

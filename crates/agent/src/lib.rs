@@ -3,6 +3,7 @@
 //! The privileged half ([`run`]) starts programs and talks to nobody outside; the link half ([`link_half_main`]) talks
 //! to the server and can start nothing. Nothing here listens on the network, but for what a verified grant names.
 
+mod account_health;
 mod account_worker;
 mod call;
 mod clock;
@@ -27,6 +28,7 @@ mod tool;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use account_health::{AccountHealth, AccountProblem, Health, account_health};
 pub use register::{JoinOptions, Joined, Status, join, leave, status};
 
 /// How to run the agent.

@@ -3,6 +3,7 @@
 
 mod failures;
 mod island;
+mod taking_over;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

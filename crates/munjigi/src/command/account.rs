@@ -1,5 +1,7 @@
 //! `munjigi account`: people's accounts on nodes, the rules that give them, and the keys of groups.
 
+mod status;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -35,6 +37,18 @@ enum AccountCommand {
         node: Option<String>,
         #[command(flatten)]
         place: Where,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say how this machine's accounts are doing, from its agent's own files
+    #[command(
+        after_help = "The exit status is 0 if all is well, 1 if something waits or is wrong (the server is away, a conflict), 2 if\n\
+        accounts or keys cannot be relied on.\n\nExample: munjigi account status --agent-dir /var/lib/munjigi-agent"
+    )]
+    Status {
+        /// Data directory of this machine's agent
+        #[arg(long, value_name = "DIR")]
+        agent_dir: PathBuf,
         #[command(flatten)]
         output: Output,
     },
@@ -260,6 +274,7 @@ struct Problem {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
     match arguments.command {
         AccountCommand::List { node, place, output } => list(node, &place, output.output).await,
+        AccountCommand::Status { agent_dir, output } => status::run(&agent_dir, output.output),
         AccountCommand::Confirm { node, os_users, place } => confirm(&node, &os_users, &place).await,
         AccountCommand::Rule(RuleCommand::Put(arguments)) => put(*arguments).await,
         AccountCommand::Rule(RuleCommand::List { place, output }) => rules(&place, output.output).await,

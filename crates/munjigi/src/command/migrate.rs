@@ -1,22 +1,26 @@
 //! `munjigi migrate`: takes over from the older systems that put people's keys and accounts on hosts.
 //!
 //! Their configuration is read as data, never evaluated (R22). What was found becomes account rules and key files; what
-//! cannot be taken over is said. Old pieces are put aside only once a lookup through the new way has given a key.
+//! cannot be taken over is said. Without `--apply` nothing is done. Old pieces are put aside only once lookups through the new
+//! way have given a key, and a step that fails leaves the host as it was.
 
+mod journal;
 mod key_manager;
 mod legacy;
 mod pieces;
+mod removal;
+mod sshd_lines;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use munjigi_core::account::rule::Place;
 use serde::Serialize;
 
+use self::removal::{Old, Removal};
 use super::account::{PutKeyFile, PutRule};
-use super::{Finish, looking, note, print, print_json};
+use super::{Finish, looking, note, print, print_json, wait_for};
 use crate::cli::{Format, Output, Where};
 use crate::client::api::CallContext as _;
 use crate::client::api_types::Ignored;
@@ -24,10 +28,13 @@ use crate::client::text::escaped;
 
 /// Take over from an older system that put keys and accounts on this host
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  munjigi migrate --from widdix --dry-run\n  \
-        munjigi migrate --from widdix --nodes Role=web --agent-dir /var/lib/munjigi/agent\n  \
-        munjigi migrate --from key-manager --keys-dir keys --map ops=deploy,ec2-user\n  \
-        munjigi migrate --from eic --remove --proof-user ec2-user")]
+#[command(after_help = "Without --apply it only says what it would do. In steps:\n  \
+        munjigi migrate --from widdix --nodes Role=web\n  \
+        munjigi migrate --from widdix --nodes Role=web --agent-dir /var/lib/munjigi/agent --apply\n  \
+        (restart the agent)\n  \
+        munjigi migrate --from widdix --agent-dir /var/lib/munjigi/agent --remove --proof-user kim --apply\n\n\
+        Examples:\n  munjigi migrate --from key-manager --keys-dir keys --map ops=deploy,ec2-user --apply\n  \
+        munjigi migrate --from eic --agent-dir /var/lib/munjigi/agent --remove --proof-user ec2-user --apply")]
 pub(crate) struct Arguments {
     /// The system that is replaced
     #[arg(long, value_enum)]
@@ -35,9 +42,9 @@ pub(crate) struct Arguments {
     /// Where the host's files are
     #[arg(long, default_value = "/", value_name = "DIR")]
     root: PathBuf,
-    /// Only say what would be done
+    /// Do it; without this it is only said
     #[arg(long)]
-    dry_run: bool,
+    apply: bool,
     /// The nodes that the rules are for: *, a name, an id, or tags; may be repeated
     #[arg(long, default_value = "*", value_name = "NODE")]
     nodes: Vec<Place>,
@@ -50,12 +57,19 @@ pub(crate) struct Arguments {
     /// key-manager: the accounts that a group's keys open, as GROUP=NAME[,NAME…]; may be repeated
     #[arg(long, value_name = "GROUP=NAMES", value_parser = mapping)]
     map: Vec<(String, Vec<String>)>,
-    /// Put the old pieces aside, after a lookup through the new way has given a key
-    #[arg(long, requires = "proof_user")]
+    /// Do away with the old system, instead of importing: sshd asks the agent, its old lines are commented out, the old
+    /// pieces are put aside; if lookups through the new way give a key, else everything stays
+    #[arg(long, requires = "proof_user", requires = "agent_dir")]
     remove: bool,
-    /// The account whose keys that lookup asks for
-    #[arg(long, value_name = "NAME")]
+    /// The account whose keys those lookups ask for
+    #[arg(long, value_name = "NAME", requires = "remove")]
     proof_user: Option<String>,
+    /// The daemon, which checks its own settings
+    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/sshd")]
+    sshd: PathBuf,
+    /// Path of munjigi as sshd shall run it [default: this program]
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
@@ -87,8 +101,8 @@ pub(super) struct Findings {
     pub(super) adopt_group: Option<String>,
     /// What people have to know or do.
     pub(super) notes: Vec<String>,
-    /// Old pieces on the host.
-    pub(super) pieces: Vec<PathBuf>,
+    /// What the old system has on the host.
+    old: Old,
 }
 
 fn mapping(text: &str) -> Result<(String, Vec<String>), String> {
@@ -101,43 +115,49 @@ fn mapping(text: &str) -> Result<(String, Vec<String>), String> {
     }
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Finish> {
     let root = &arguments.root;
-    let mut findings = match arguments.from {
-        System::Widdix | System::Andromedarabbit => legacy::read(root, &arguments.nodes)?,
-        System::KeyManager => key_manager::read(root, arguments.keys_dir.as_deref(), &arguments.map, &arguments.nodes)?,
-        System::Eic => Findings {
-            notes: vec![
-                "keys pushed by SendSSHPublicKey are served by Munjigi itself; there is nothing to import".to_owned(),
-            ],
-            ..Findings::default()
-        },
-    };
-    findings.pieces = pieces::find(root, arguments.from);
-    if arguments.dry_run || arguments.output.output == Format::Json {
+    let mut findings = if arguments.remove { Findings::default() } else { import(arguments)? };
+    findings.old = Old::find(root, arguments.from);
+    if !arguments.apply || arguments.output.output == Format::Json {
         show(&findings, arguments.output.output)?;
     }
-    if arguments.dry_run {
+    if !arguments.apply {
+        note("nothing was done; --apply does it");
+        return Ok(Finish::Done);
+    }
+    if let (true, Some(agent_dir), Some(proof_user)) = (arguments.remove, &arguments.agent_dir, &arguments.proof_user) {
+        let (sshd, program) = (arguments.sshd.as_path(), arguments.program.as_deref());
+        Removal { root, agent_dir, proof_user, sshd, program }.run(&findings.old)?;
         return Ok(Finish::Done);
     }
     if !findings.rules.is_empty() || !findings.key_files.is_empty() {
-        put(&findings, &arguments.place).await?;
+        wait_for(async { put(&findings, &arguments.place).await.map(|()| Finish::Done) })?;
     }
     if let (Some(directory), Some(group)) = (&arguments.agent_dir, &findings.adopt_group) {
         adopt(directory, group)?;
         note("agent.toml was changed; restart the agent so that it manages accounts");
     }
-    if arguments.remove {
-        let user = arguments.proof_user.as_deref().context("--remove needs --proof-user")?;
-        prove(user)?;
-        for piece in pieces::put_aside(root, &findings.pieces)? {
-            note(&format!("put aside: {}", piece.display()));
-        }
-    } else if !findings.pieces.is_empty() {
-        note(&format!("{} old pieces stay in place; --remove puts them aside", findings.pieces.len()));
+    if !findings.old.is_empty() {
+        note("the old system is still there; --remove does away with it");
     }
     findings.notes.iter().for_each(|text| note(text));
     Ok(Finish::Done)
+}
+
+/// Reads what the old system was told, and says what it means here.
+fn import(arguments: &Arguments) -> anyhow::Result<Findings> {
+    let (root, nodes) = (&arguments.root, &arguments.nodes);
+    match arguments.from {
+        System::Widdix | System::Andromedarabbit => legacy::read(root, nodes),
+        System::KeyManager => key_manager::read(root, arguments.keys_dir.as_deref(), &arguments.map, nodes),
+        System::Eic => Ok(Findings {
+            notes: vec![
+                "keys pushed by SendSSHPublicKey are served by Munjigi itself; there is nothing to import".to_owned(),
+            ],
+            ..Findings::default()
+        }),
+    }
 }
 
 fn show(findings: &Findings, format: Format) -> anyhow::Result<()> {
@@ -160,8 +180,15 @@ fn show(findings: &Findings, format: Format) -> anyhow::Result<()> {
     if let Some(group) = &findings.adopt_group {
         text.push_str(&format!("members of group {} become managed accounts with their user ids\n", escaped(group)));
     }
-    for piece in &findings.pieces {
-        text.push_str(&format!("old piece: {}\n", escaped(&piece.display().to_string())));
+    let Old { sshd_lines, pieces, .. } = &findings.old;
+    for line in sshd_lines {
+        text.push_str(&format!("old line of sshd: {}\n", escaped(line)));
+    }
+    let paths = [("old piece", &pieces.moved), ("to be masked", &pieces.masked), ("a package's, stays", &pieces.left)];
+    for (word, list) in paths {
+        for path in list {
+            text.push_str(&format!("{word}: {}\n", escaped(&path.display().to_string())));
+        }
     }
     for line in &findings.notes {
         text.push_str(&format!("note: {}\n", escaped(line)));
@@ -203,18 +230,4 @@ fn adopt(directory: &Path, group: &str) -> anyhow::Result<()> {
         lines.push_str(&format!("adopt_group = '{group}'\n"));
     }
     std::fs::write(&path, lines + &present).with_context(|| format!("failed to write {}", path.display()))
-}
-
-/// Asks sshd's helper for an account's keys: without one the old way stays.
-fn prove(user: &str) -> anyhow::Result<()> {
-    let own = std::env::current_exe().context("this program's own file is not known")?;
-    let asked = Command::new(own).args(["authorized-keys", user]).output().context("failed to run the lookup")?;
-    let keys = String::from_utf8_lossy(&asked.stdout).lines().filter(|line| !line.trim().is_empty()).count();
-    if !asked.status.success() || keys == 0 {
-        bail!(
-            "the lookup through the new way gave no key for {user}, so the old pieces stay; run `munjigi authorized-keys \
-             {user}` to see why"
-        );
-    }
-    Ok(())
 }

@@ -131,21 +131,57 @@ impl Place {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Finish> {
     match &arguments.command {
         SshdCommand::Install { place, agent, user, program, no_chain, no_certificates } => {
-            install(place, agent, user.as_deref(), program.as_deref(), *no_chain, !no_certificates)
+            let (user, program, certificates) = (user.as_deref(), program.as_deref(), !no_certificates);
+            install(place, agent, &Wish { user, program, no_chain: *no_chain, certificates })
         }
         SshdCommand::Status { place, agent } => status(place, agent),
         SshdCommand::Remove { place } => remove(place),
     }
 }
 
-fn install(
-    place: &Place,
-    agent: &Agent,
-    user: Option<&str>,
+/// Returns the file that an installation below this directory writes.
+pub(super) fn drop_in_path(config: &Path) -> PathBuf {
+    DropIn::new(config).path().to_owned()
+}
+
+/// Installs without telling the running sshd and without a word; returns the account of the helper. For who has just taken
+/// another system's command away: one on the command line of the running sshd goes with its next start.
+pub(super) fn install_quietly(
+    config: &Path,
+    sshd: &Path,
+    data_dir: &Path,
     program: Option<&Path>,
+) -> anyhow::Result<String> {
+    let place = Place { config: config.to_owned(), sshd: sshd.to_owned(), no_reload: true };
+    let agent = Agent { data_dir: Some(data_dir.to_owned()), socket: None };
+    let wish = Wish { user: None, program, no_chain: false, certificates: true };
+    install_files(&place, &agent, &wish).map(|installed| installed.user)
+}
+
+/// Tells the running sshd to read its settings again; says what became of it.
+pub(super) fn reload_quietly(config: &Path, sshd: &Path) -> anyhow::Result<String> {
+    Ok(match Daemon::new(sshd, config).reload()? {
+        Some(pid) => format!("sshd (process {pid}) reads its settings again"),
+        None => "no running sshd was found; the settings hold from its next start".to_owned(),
+    })
+}
+
+/// How it is to be installed.
+struct Wish<'a> {
+    user: Option<&'a str>,
+    program: Option<&'a Path>,
     no_chain: bool,
     certificates: bool,
-) -> anyhow::Result<Finish> {
+}
+
+/// What was installed.
+struct Installed {
+    user: String,
+    before: Option<daemon::KeysCommand>,
+    told: String,
+}
+
+fn install(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Result<Finish> {
     let (daemon, drop_in, socket) = (place.daemon(), place.drop_in(), agent.socket()?);
     if let Some(pid) = daemon.overridden_by()? {
         bail!(
@@ -153,20 +189,39 @@ fn install(
              file; take it out of its service first (often a drop-in of the package ec2-instance-connect)"
         );
     }
+    let Installed { user, before, told } = install_files(place, agent, wish)?;
+    print(&format!("wrote {}: sshd asks the agent at {} as {user}\n", drop_in.path().display(), socket.display()))?;
+    print(&format!("{told}\n"))?;
+    if let Some(before) = before {
+        print(&format!("when no pushed key fits, sshd's former command is asked: {}\n", escaped(&before.command)))?;
+    }
+    for file in daemon.commands_in_match_blocks() {
+        print(&format!(
+            "note: {} sets an AuthorizedKeysCommand in a Match block; for whom that holds, the agent is not asked\n",
+            file.display()
+        ))?;
+    }
+    place.reload(&daemon)?;
+    Ok(Finish::Done)
+}
+
+/// Writes the file and has sshd check it; everything is as it was if sshd does not like it.
+fn install_files(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Result<Installed> {
+    let (daemon, drop_in, socket) = (place.daemon(), place.drop_in(), agent.socket()?);
     let own = std::env::current_exe().context("cannot find this program's own path")?;
-    let program = program.unwrap_or(&own);
+    let program = wish.program.unwrap_or(&own);
     daemon::check_program(program)?;
     // What was there before us is looked at without us.
     let old = drop_in.take_away()?;
     let result = (|| {
         daemon.check().context("sshd does not accept its settings as they are, so nothing was installed")?;
         let before = daemon.keys_command()?;
-        if let (Some(before), true) = (&before, no_chain) {
+        if let (Some(before), true) = (&before, wish.no_chain) {
             bail!("sshd already has an AuthorizedKeysCommand: {}; leave out --no-chain to ask it too", before.command);
         }
         let chain_user = before.as_ref().map(|before| before.user.as_str());
-        let user = account(user.or(chain_user))?;
-        let (further, told) = match agent.data_dir.as_deref().filter(|_| certificates) {
+        let user = account(wish.user.or(chain_user))?;
+        let (further, told) = match agent.data_dir.as_deref().filter(|_| wish.certificates) {
             Some(data_dir) => certificate_settings(&daemon, data_dir)?,
             None => (Vec::new(), "certificates are left as they were".to_owned()),
         };
@@ -187,28 +242,12 @@ fn install(
                 drop_in.pattern().display()
             );
         }
-        anyhow::Ok((user, before, told))
+        anyhow::Ok(Installed { user, before, told })
     })();
-    let (user, before, told) = match result {
-        Ok(done) => done,
-        Err(error) => {
-            drop_in.put_back(old.as_deref())?;
-            return Err(error.context("sshd's settings are as they were"));
-        }
-    };
-    print(&format!("wrote {}: sshd asks the agent at {} as {user}\n", drop_in.path().display(), socket.display()))?;
-    print(&format!("{told}\n"))?;
-    if let Some(before) = before {
-        print(&format!("when no pushed key fits, sshd's former command is asked: {}\n", escaped(&before.command)))?;
+    if result.is_err() {
+        drop_in.put_back(old.as_deref())?;
     }
-    for file in daemon.commands_in_match_blocks() {
-        print(&format!(
-            "note: {} sets an AuthorizedKeysCommand in a Match block; for whom that holds, the agent is not asked\n",
-            file.display()
-        ))?;
-    }
-    place.reload(&daemon)?;
-    Ok(Finish::Done)
+    result.context("sshd's settings are as they were")
 }
 
 /// Returns the settings about certificates that fit, and what to say of them. What an administrator has set stays: a

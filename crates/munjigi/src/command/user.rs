@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Finish> {
 }
 
 /// Calls an IAM operation about one user.
-async fn iam(api: &mut Api, operation: &str, parameters: &[(&str, &str)]) -> Result<Element, CallError> {
+pub(super) async fn iam(api: &mut Api, operation: &str, parameters: &[(&str, &str)]) -> Result<Element, CallError> {
     api.query(QueryService::Iam, operation, parameters).await
 }
 
@@ -162,6 +162,16 @@ async fn listed(
     parameters: &[(&str, &str)],
     list: &str,
 ) -> anyhow::Result<Vec<Element>> {
+    pages(api, operation, parameters, list).await.doing(api.context(), "cannot list")
+}
+
+/// As [`listed`], with the server's refusal as such.
+pub(super) async fn pages(
+    api: &mut Api,
+    operation: &str,
+    parameters: &[(&str, &str)],
+    list: &str,
+) -> Result<Vec<Element>, CallError> {
     let mut members = Vec::new();
     let mut marker: Option<String> = None;
     loop {
@@ -169,7 +179,7 @@ async fn listed(
         if let Some(marker) = &marker {
             all.push(("Marker", marker));
         }
-        let page = iam(api, operation, &all).await.doing(api.context(), "cannot list")?;
+        let page = iam(api, operation, &all).await?;
         members.extend(page.members(&[list]).cloned());
         let next = page.text_at(&["Marker"]).filter(|next| !next.is_empty()).map(str::to_owned);
         // A marker that does not change would go on for ever.

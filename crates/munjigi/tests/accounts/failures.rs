@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::island::{Island, possible};
 use crate::harness::{output, success, wait_for};
@@ -51,6 +51,15 @@ fn what_failed_is_tried_again_until_it_is_done() {
     synchronised(&island, &[]);
     wait_for("kim", || island.is_in("kim", "munjigi-users").then_some(()));
 
+    let status = || {
+        let agent = island.agent.data_dir().display().to_string();
+        let told =
+            output(&mut island.server.munjigi(&["account", "status", "--agent-dir", &agent, "--output", "json"]));
+        (told.status.code(), serde_json::from_slice::<Value>(&told.stdout).unwrap())
+    };
+    let (code, told) = status();
+    assert_eq!((code, &told["health"], &told["active"]), (Some(0), &json!("healthy"), &json!(1)), "{told}");
+
     // The account cannot be locked: said, tried again, done.
     fs::write(broken("usermod"), "").unwrap();
     island.remove("kim", "dev");
@@ -58,6 +67,8 @@ fn what_failed_is_tried_again_until_it_is_done() {
     assert_eq!(problem["What"], "failed");
     assert!(problem["Detail"].as_str().unwrap().contains("in use at present"), "{problem}");
     assert!(!island.is_locked("kim"));
+    let (code, told) = status();
+    assert_eq!((code, &told["problems"][0]["what"]), (Some(1), &json!("failed")), "{told}");
     fs::remove_file(broken("usermod")).unwrap();
     wait_for("kim's lock", || island.is_locked("kim").then_some(()));
     wait_for("the list without the failure", || island.problem("kim").is_none().then_some(()));

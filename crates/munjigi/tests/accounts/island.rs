@@ -62,11 +62,16 @@ impl Island {
 
     /// Runs the agent in a namespace of its own.
     pub(super) fn run_agent(&mut self, more: &str) {
-        let here = self.directory.display();
-        let script = format!(
-            "set -e; mount --make-rprivate /; mount --bind {here}/etc /etc; mount --bind {here}/home /home; {more} exec \"$@\""
-        );
+        let script = self.script(more);
         self.agent.run_under(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    }
+
+    /// Returns what makes the namespace and runs its arguments there.
+    pub(super) fn script(&self, more: &str) -> String {
+        let here = self.directory.display();
+        format!(
+            "set -e; mount --make-rprivate /; mount --bind {here}/etc /etc; mount --bind {here}/home /home; {more} exec \"$@\""
+        )
     }
 
     /// Returns where sshd's helper asks.
@@ -162,8 +167,13 @@ impl Person<'_> {
 
     pub(super) fn aws(&self, words: &[&str]) -> Command {
         let mut command = self.island.server.aws(words);
-        command.env("AWS_ACCESS_KEY_ID", &self.id).env("AWS_SECRET_ACCESS_KEY", &self.secret);
+        self.sign(&mut command);
         command
+    }
+
+    /// Has a command use this person's key.
+    pub(super) fn sign(&self, command: &mut Command) {
+        command.env("AWS_ACCESS_KEY_ID", &self.id).env("AWS_SECRET_ACCESS_KEY", &self.secret);
     }
 
     pub(super) fn says(&self, words: &[&str]) -> String {

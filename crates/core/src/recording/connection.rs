@@ -8,6 +8,8 @@ use super::event::{Cursor, put, put_bytes};
 
 /// Longest text of a connection's event in bytes; longer ones are cut when written.
 const MAX_TEXT: usize = 512;
+/// In place of the hashes of a connection that carries files, each of which has one of its own.
+pub const NO_HASH: [u8; 32] = [0; 32];
 const OPENED: u8 = 1;
 const REFUSED: u8 = 2;
 const CLOSED: u8 = 3;
@@ -43,10 +45,10 @@ pub enum Connection {
         bytes_in: u64,
         /// Bytes from the destination to the client.
         bytes_out: u64,
-        /// SHA-256 of the bytes to the destination.
+        /// SHA-256 of the bytes to the destination, or [`NO_HASH`].
         #[serde(with = "hash")]
         hash_in: [u8; 32],
-        /// SHA-256 of the bytes to the client.
+        /// SHA-256 of the bytes to the client, or [`NO_HASH`].
         #[serde(with = "hash")]
         hash_out: [u8; 32],
         /// How it ended.

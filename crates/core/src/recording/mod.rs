@@ -19,7 +19,7 @@ mod text;
 mod verify;
 mod writer;
 
-pub use connection::Connection;
+pub use connection::{Connection, NO_HASH};
 pub use event::{Event, EventKind, InputData};
 pub use file::{FileCopied, FileDirection};
 pub use file_change::{FileAction, FileChange};

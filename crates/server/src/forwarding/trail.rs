@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use munjigi_core::audit::AuditRecord;
-use munjigi_core::recording::Connection;
+use munjigi_core::recording::{Connection, NO_HASH};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -139,7 +139,8 @@ pub(crate) async fn closed(server: &Server, facts: &SessionFacts, ended: &Ended)
     let Ended { opened, at, endpoint, address, end } = ended;
     let (number, carried, why) = match end {
         Connection::Closed { number, bytes_in, bytes_out, hash_in, hash_out, why } => {
-            (number, Some((bytes_in, bytes_out, hex::encode(hash_in), hex::encode(hash_out))), why.clone())
+            let told = |hash: &[u8; 32]| (*hash != NO_HASH).then(|| hex::encode(hash));
+            (number, Some((bytes_in, bytes_out, told(hash_in), told(hash_out))), why.clone())
         }
         Connection::Lost { number, why } => (number, None, format!("lost: {why}")),
         Connection::Opened { .. } | Connection::Refused { .. } => return,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use munjigi_core::endpoint::Endpoint;
-use munjigi_core::recording::{Connection, Event, EventKind};
+use munjigi_core::recording::{Connection, Event, EventKind, NO_HASH};
 use munjigi_core::time::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -26,22 +26,28 @@ const STATEMENT_ROOM: u32 = 512 * 1024;
 /// One direction of a connection, as far as it was carried.
 pub(super) struct Carried {
     bytes: u64,
-    hash: Context,
+    /// `None` where each file has a hash of its own, and the bytes are but packets between gateway and node.
+    hash: Option<Context>,
 }
 
 impl Carried {
-    fn new() -> Self {
-        Self { bytes: 0, hash: Context::new(&SHA256) }
+    fn new(endpoint: &Endpoint) -> Self {
+        let is_of_files = matches!(endpoint, Endpoint::Files(_) | Endpoint::Rsync(_));
+        Self { bytes: 0, hash: (!is_of_files).then(|| Context::new(&SHA256)) }
     }
 
     fn add(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
-        self.hash.update(bytes);
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
     }
 
     fn result(&self) -> (u64, [u8; 32]) {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(self.hash.clone().finish().as_ref());
+        let mut hash = NO_HASH;
+        if let Some(made) = &self.hash {
+            hash.copy_from_slice(made.clone().finish().as_ref());
+        }
         (self.bytes, hash)
     }
 }
@@ -194,8 +200,8 @@ impl Ledger {
             endpoint: endpoint.clone(),
             address: address.parse::<SocketAddr>().ok().map(|address| address.ip()),
             cut: self.over.child_token(),
-            inward: Mutex::new(Carried::new()),
-            outward: Mutex::new(Carried::new()),
+            inward: Mutex::new(Carried::new(endpoint)),
+            outward: Mutex::new(Carried::new(endpoint)),
         });
         let event = Connection::Opened { number, destination: endpoint.to_string(), address: address.to_owned() };
         let mut book = lock(&self.book);

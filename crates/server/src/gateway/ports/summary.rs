@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use munjigi_core::recording::{Connection, EventKind, StatementOutcome};
+use munjigi_core::recording::{Connection, EventKind, NO_HASH, StatementOutcome};
 use serde::Serialize;
 
 /// Most addresses that are listed with sums of their own.
@@ -58,8 +58,8 @@ pub struct Listed {
     address: String,
     bytes_in: u64,
     bytes_out: u64,
-    sha256_in: String,
-    sha256_out: String,
+    sha256_in: Option<String>,
+    sha256_out: Option<String>,
     ended: String,
 }
 
@@ -108,11 +108,16 @@ impl ConnectionSummary {
                     address,
                     bytes_in: *bytes_in,
                     bytes_out: *bytes_out,
-                    sha256_in: hex::encode(hash_in),
-                    sha256_out: hex::encode(hash_out),
+                    sha256_in: told(hash_in),
+                    sha256_out: told(hash_out),
                     ended: why.clone(),
                 });
             }
         }
     }
+}
+
+/// Returns a hash as text, if one was made.
+fn told(hash: &[u8; 32]) -> Option<String> {
+    (*hash != NO_HASH).then(|| hex::encode(hash))
 }

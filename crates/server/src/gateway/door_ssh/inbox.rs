@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use russh::ChannelId;
@@ -21,6 +22,11 @@ use crate::lock;
 pub(crate) const FIRST_WINDOW: u32 = 128 * 1024;
 /// Largest window of a channel: 100 ms of 1.3 Gbit/s.
 const MAX_WINDOW: u32 = 16 * 1024 * 1024;
+/// Window up to which whoever keeps up borrows, as large as OpenSSH's own. OpenSSH's client keeps what it may send in one buffer
+/// that it copies each time it grows, so more is lent only where it is needed: over a long way.
+const EASY_WINDOW: u32 = 2 * 1024 * 1024;
+/// A reader that waits so long is at the end of a long way: at less, [`EASY_WINDOW`] carries 1.6 Gbit/s and more.
+const LONG_WAIT: Duration = Duration::from_millis(10);
 /// What all channels of a connection may borrow together beyond their first windows.
 const COMMON: u32 = 16 * 1024 * 1024;
 /// Data shorter than this is put together, so that what many small packets cost is their bytes.
@@ -109,10 +115,15 @@ struct State {
     closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Since when the reader waits.
+    waiting: Option<Instant>,
+    /// It has waited long since the window grew last.
+    has_waited: bool,
 }
 
 impl State {
     fn put(&mut self, data: Bytes, drop: bool) {
+        self.has_waited |= self.waiting.take().is_some_and(|since| since.elapsed() >= LONG_WAIT);
         if drop {
             // The window enforces that it is no more than that.
             self.taken = self.taken.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
@@ -167,17 +178,19 @@ impl State {
     }
 
     /// Returns by how much the client's window shall grow now, if it shall: when half of it was taken. A reader that
-    /// has left nothing was waiting for the client, and gets twice as much as long as there is something to borrow.
+    /// has left nothing was waiting for the client, and gets twice as much as long as there is something to borrow; beyond
+    /// [`EASY_WINDOW`] only if it waits long.
     fn grow(&mut self, common: &AtomicU32) -> Option<u32> {
         if self.taken < self.window / 2 {
             return None;
         }
         let mut amount = std::mem::take(&mut self.taken);
-        if self.queued == 0 && self.window < MAX_WINDOW {
+        if self.queued == 0 && self.window < if self.has_waited { MAX_WINDOW } else { EASY_WINDOW } {
             let more = self.window.min(MAX_WINDOW - self.window);
             if common.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more)).is_ok() {
                 self.borrowed += more;
                 self.window += more;
+                self.has_waited = false;
                 amount = amount.saturating_add(more);
             }
         }
@@ -223,6 +236,7 @@ impl Inbox {
             (false, true) => Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into())),
             (false, false) => {
                 state.reader = Some(cx.waker().clone());
+                state.waiting.get_or_insert_with(Instant::now);
                 Poll::Pending
             }
         }
@@ -313,7 +327,7 @@ mod tests {
     #[test]
     fn who_keeps_up_borrows_until_nothing_is_left() {
         let common = AtomicU32::new(3 * FIRST_WINDOW);
-        let mut quick = state();
+        let mut quick = State { has_waited: true, ..state() };
         let turn = |state: &mut State| {
             let window = state.window as usize;
             state.put(Bytes::from(vec![0; window]), false);
@@ -336,11 +350,30 @@ mod tests {
     fn a_window_has_a_largest_size() {
         let common = AtomicU32::new(u32::MAX);
         let mut state = state();
-        for _ in 0..32 {
-            let window = state.window;
-            state.taken = window;
+        let turn = |state: &mut State, has_waited| {
+            (state.taken, state.has_waited) = (state.window, has_waited);
             state.grow(&common).unwrap();
+            state.window
+        };
+        for _ in 0..32 {
+            turn(&mut state, false);
+        }
+        assert_eq!(state.window, EASY_WINDOW, "a short way needs no more");
+        for _ in 0..32 {
+            turn(&mut state, true);
         }
         assert_eq!(state.window, MAX_WINDOW);
+    }
+
+    #[test]
+    fn a_reader_at_the_end_of_a_long_way_is_known_by_its_waiting() {
+        let mut state = state();
+        for (waited, is_long) in [(Duration::ZERO, false), (LONG_WAIT, true)] {
+            state.waiting = Instant::now().checked_sub(waited);
+            state.put(Bytes::from_static(b"x"), false);
+            // On a machine that stands still any wait is long.
+            assert!(state.has_waited || !is_long);
+        }
+        assert!(state.waiting.is_none());
     }
 }

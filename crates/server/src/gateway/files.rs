@@ -8,6 +8,8 @@
 mod client;
 mod follow;
 mod opened;
+mod packets;
+mod pending;
 mod rcp;
 mod rcp_sink;
 mod rcp_source;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use munjigi_core::session::{ExitStatus, TerminalSize};
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelWriteHalf, Sig};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -143,6 +143,16 @@ impl SshChannel {
         ended.run_until_cancelled(poll_fn(|cx| self.poll_beside(cx))).await
     }
 
+    /// Reads data; sizes and signals stay where they are. Nothing is read at the end of data, and of a channel that was closed.
+    pub(super) fn poll_data(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<()> {
+        self.inbox.poll_read(cx, buf).map(drop)
+    }
+
+    /// Tells whether the client has closed the channel; if not, the task hears of it once it has.
+    pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> bool {
+        self.inbox.poll_closed(cx)
+    }
+
     fn poll_beside(&self, cx: &mut Context<'_>) -> Poll<Incoming> {
         match self.controls.poll(cx) {
             Some(told) => Poll::Ready(told),
@@ -190,6 +200,11 @@ impl ChannelSender {
     /// Returns a writer of data; its end is the end of data.
     pub(super) fn writer(&self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
         Box::new(self.0.write.make_writer())
+    }
+
+    /// Returns a writer of data of the stream for errors.
+    pub(super) fn writer_of_errors(&self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
+        Box::new(self.0.write.make_writer_ext(Some(STDERR)))
     }
 
     /// Sends data, as much at a time as the client's window lets through.

@@ -1,23 +1,21 @@
 //! Files over an SSH connection: the subsystem `sftp`, and the commands of `scp` and `rsync`, which are served here as what
 //! they are instead of being run.
 
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use munjigi_core::file_command::FileCommand;
 use munjigi_core::session::ExitStatus;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::channel::{ChannelSender, Gone, Incoming, SshChannel};
+use super::channel::{ChannelSender, Gone, SshChannel};
 use super::{Asked, Conn};
 use crate::gateway::files::{self, FileEnd, FileWish};
-
-/// Bytes between the channel and what serves it, each way (T-95).
-const BUFFER: usize = 512 * 1024;
-/// Most bytes that are sent to the client at once.
-const PIECE: usize = 128 * 1024;
-/// Bytes of standard error that may wait.
-const ERRORS: usize = 16 * 1024;
 
 /// What a client wants to do with files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,74 +74,86 @@ async fn tell(sender: &ChannelSender, ended: &FileEnd) -> Result<(), Gone> {
 
 /// Carries the channel's bytes to whoever serves them, and back.
 async fn carry(conn: &Conn, wish: FileWish<'_>, service: files::FileService, channel: SshChannel) -> FileEnd {
-    let sender = channel.sender();
-    let (near, far) = tokio::io::duplex(BUFFER);
-    let (errors_near, errors_far) = tokio::io::duplex(ERRORS);
-    let (from_server, to_server) = tokio::io::split(near);
-    let incoming = receive(channel, to_server);
-    let outgoing = async {
-        let (out, errors) =
-            tokio::join!(send(from_server, &sender, Stream::Output), send(errors_near, &sender, Stream::Errors));
-        out.and(errors)
-    };
+    let channel = Arc::new(channel);
+    let output = Outlet::new(&channel, channel.sender().writer(), &conn.ended);
+    let errors = Outlet::new(&channel, channel.sender().writer_of_errors(), &conn.ended);
+    let stream = ChannelBytes { ended: Box::pin(conn.ended.clone().cancelled_owned()), channel, output };
     // On the heap: the task would hold it from its beginning otherwise.
-    let serving = Box::pin(files::serve(&conn.server, wish, service, far, errors_far));
-    let serving = async {
-        tokio::pin!(incoming);
-        tokio::pin!(serving);
-        tokio::select! {
-            ended = &mut serving => ended,
-            // What has ended is only the client's direction; its stream was told.
-            () = &mut incoming => serving.await,
+    Box::pin(files::serve(&conn.server, wish, service, stream, errors)).await
+}
+
+/// A channel's bytes, both ways. Reading ends with the client's direction, with the channel, and with the connection.
+struct ChannelBytes {
+    channel: Arc<SshChannel>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    output: Outlet,
+}
+
+impl AsyncRead for ChannelBytes {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.channel.poll_data(cx, buf) {
+            Poll::Pending if self.ended.as_mut().poll(cx).is_ready() => Poll::Ready(Ok(())),
+            polled => polled.map(Ok),
         }
-    };
-    let (ended, sent) = tokio::join!(serving, outgoing);
-    match sent {
-        Ok(()) => ended,
-        Err(Gone) => FileEnd { status: 1, message: "the client is gone".to_owned() },
     }
 }
 
-/// Takes the client's bytes until its direction ends.
-async fn receive(mut channel: SshChannel, mut to: tokio::io::WriteHalf<DuplexStream>) {
-    while let Some(incoming) = channel.next().await {
-        match incoming {
-            Incoming::Data(data) => {
-                if to.write_all(&data).await.is_err() {
-                    return;
-                }
+impl AsyncWrite for ChannelBytes {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.output).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_shutdown(cx)
+    }
+}
+
+/// One of a channel's streams to the client. What nobody hears any more is dropped, so that whoever serves comes to its end.
+/// What is written to one goes behind what was written to another before: a program may end its client by what it prints.
+struct Outlet {
+    channel: Arc<SshChannel>,
+    /// Waits for the client's window.
+    writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    is_heard: bool,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Outlet {
+    fn new(
+        channel: &Arc<SshChannel>,
+        writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+        ended: &CancellationToken,
+    ) -> Self {
+        let ended = Box::pin(ended.clone().cancelled_owned());
+        Self { channel: Arc::clone(channel), writer, is_heard: true, ended }
+    }
+}
+
+impl AsyncWrite for Outlet {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.channel.poll_closed(cx) || self.ended.as_mut().poll(cx).is_ready() {
+            self.is_heard = false;
+        }
+        if self.is_heard && !buf.is_empty() {
+            match ready!(Pin::new(&mut self.writer).poll_write(cx, buf)) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(_) => self.is_heard = false,
             }
-            Incoming::Eof | Incoming::Closed => break,
-            Incoming::Resize(_) | Incoming::Signal(_) => {}
         }
+        Poll::Ready(Ok(buf.len()))
     }
-    // Whoever served it may be done already.
-    let _ = to.shutdown().await;
-}
 
-/// Sends what is served until it ends. What nobody hears any more is dropped, so that whoever serves comes to its end.
-async fn send<R: AsyncRead + Unpin>(mut from: R, sender: &ChannelSender, stream: Stream) -> Result<(), Gone> {
-    let mut buffer = BytesMut::new();
-    let mut result = Ok(());
-    loop {
-        buffer.reserve(PIECE);
-        match from.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return result,
-            Ok(_) => {}
-        }
-        let piece = buffer.split().freeze();
-        if result.is_ok() {
-            result = match stream {
-                Stream::Output => sender.data(piece).await,
-                Stream::Errors => sender.error_data(piece).await,
-            };
-        }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What is written is on its way.
+        Poll::Ready(Ok(()))
     }
-}
 
-/// Which of a channel's streams.
-#[derive(Clone, Copy)]
-enum Stream {
-    Output,
-    Errors,
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The end of the channel's data is told with how it ended.
+        Poll::Ready(Ok(()))
+    }
 }

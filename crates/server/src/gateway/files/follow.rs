@@ -8,10 +8,11 @@ use std::collections::{HashMap, VecDeque};
 
 use munjigi_core::recording::{FileAction, FileChange};
 use munjigi_core::sftp::{
-    Attributes, Entry, Handle, MAX_DATA, MAX_HANDLES, Request, Resolved, Response, SftpError, Status, set_id,
+    Attributes, Entry, Handle, MAX_DATA, MAX_HANDLES, Request, Resolved, Response, Status, set_id,
 };
 
 use super::opened::OpenFile;
+use super::pending::{Broken, Event, Passing, Pending, Resolving, failure, told};
 use super::steps::{self, Place};
 use super::{FileJudge, FileQuestion};
 use crate::gateway::copying::outbox::Noted;
@@ -20,98 +21,6 @@ use crate::gateway::copying::outbox::Noted;
 const MAX_PENDING: usize = 1024;
 /// Requests by path that may wait for the one before.
 const MAX_WAITING: usize = 64;
-
-/// Why nothing more is carried.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Broken {
-    /// The client does not speak SFTP.
-    #[error("the client does not keep to SFTP: {0}")]
-    Client(SftpError),
-    /// The client speaks an old version.
-    #[error("the client speaks SFTP before version 3")]
-    Version,
-    /// The node does not speak SFTP as asked.
-    #[error("the node does not keep to SFTP")]
-    Node,
-}
-
-/// What becomes of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Passing {
-    /// It goes on, as it now is.
-    On,
-    /// It ends here.
-    Here,
-}
-
-/// Something to be written down; what was denied is answered once that is.
-pub(super) struct Event {
-    pub(super) what: Noted,
-    /// The client's answer.
-    pub(super) denied: Option<Vec<u8>>,
-}
-
-/// What an answer of the node is the answer to.
-enum Pending {
-    Version,
-    /// A path of the request that is being resolved.
-    Place(usize),
-    /// Nothing has to be done.
-    Plain {
-        client: u32,
-    },
-    Open {
-        client: u32,
-        request: Vec<u8>,
-        places: Vec<Place>,
-    },
-    Read {
-        client: u32,
-        handle: Handle,
-        offset: u64,
-        length: u32,
-    },
-    Write {
-        client: u32,
-        handle: Handle,
-        offset: u64,
-        length: u64,
-    },
-    CopyData {
-        client: u32,
-        from: (Handle, u64),
-        to: (Handle, u64),
-        length: u64,
-    },
-    SizeAtClose {
-        handle: Handle,
-    },
-    SizeAtCopy {
-        handle: Handle,
-    },
-    Close {
-        client: u32,
-        handle: Handle,
-    },
-    Resize {
-        client: u32,
-        handle: Handle,
-        size: u64,
-        change: Box<FileChange>,
-    },
-    Change {
-        client: u32,
-        change: Box<FileChange>,
-    },
-}
-
-/// The request by path whose paths are being resolved.
-struct Resolving {
-    client: u32,
-    packet: Vec<u8>,
-    places: Vec<Option<Place>>,
-    failed: Option<(Status, Vec<u8>)>,
-}
 
 /// Follows one connection.
 pub(super) struct Follower {
@@ -526,21 +435,5 @@ impl Follower {
     fn tell(&mut self, mut change: FileChange, why: &str) {
         why.clone_into(&mut change.why);
         self.events.push(told(Noted::Changed(change)));
-    }
-}
-
-fn told(what: Noted) -> Event {
-    Event { what, denied: None }
-}
-
-/// Returns why something failed, from an answer that is a status.
-fn failure(answer: &Response<'_>) -> Result<Option<String>, Broken> {
-    match answer {
-        Response::Status { status: Status::Ok, .. } => Ok(None),
-        Response::Status { status, text } => {
-            let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).take(400).collect();
-            Ok(Some(if text.is_empty() { format!("{status:?}") } else { text }))
-        }
-        _ => Err(Broken::Node),
     }
 }

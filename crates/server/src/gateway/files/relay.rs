@@ -7,20 +7,17 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use bytes::BytesMut;
-use munjigi_core::sftp::packet_length;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
 
-use super::follow::{Broken, Follower, Passing};
+use super::follow::Follower;
+use super::packets::Packets;
+use super::pending::{Broken, Passing};
 use super::session::FilesSession;
 use super::{FileEnd, FileJudge};
 use crate::gateway::copying::outbox::{Entry, Outbox};
 use crate::gateway::ports::PortStream;
 use crate::{Server, lock};
-
-/// Room for packets of one direction in bytes (T-95).
-const BUFFER: usize = 512 * 1024;
 
 /// What both directions share.
 struct Shared {
@@ -131,14 +128,14 @@ impl Shared {
         mut from: R,
         mut to: W,
     ) -> io::Result<()> {
-        let mut input = BytesMut::with_capacity(BUFFER);
+        let mut input = Packets::new();
         let mut is_over = false;
         loop {
             let (has_room, is_holding) = {
                 let follower = lock(&self.follower);
                 (follower.has_room(), follower.is_holding())
             };
-            let is_waiting = has_whole_packet(&input)?;
+            let is_waiting = input.is_whole().map_err(invalid)?;
             if is_over && !is_holding && !is_waiting {
                 if !input.is_empty() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -148,17 +145,22 @@ impl Shared {
                 return to.shutdown().await;
             }
             tokio::select! {
-                read = from.read_buf(&mut input), if has_room && !is_over => is_over = read? == 0,
+                read = from.read(input.space()), if has_room && !is_over && !is_waiting => {
+                    let count = read?;
+                    is_over = count == 0;
+                    input.fill(count);
+                }
                 // What came while there was no room.
                 () = std::future::ready(()), if has_room && is_waiting => {}
                 () = self.to_node.notified() => {}
             }
             self.room().await?;
-            let (whole, runs) = self.look(&mut input, Follower::has_room, Follower::client)?;
+            let (runs, seen) = self.look(&mut input, Follower::has_room, Follower::client)?;
             self.hand_over();
             for run in runs {
-                to.write_all(whole.get(run).unwrap_or_default()).await?;
+                to.write_all(input.filled().get(run).unwrap_or_default()).await?;
             }
+            input.consume(seen);
             let behind = lock(&self.follower).take_for_node();
             to.write_all(&behind).await?;
             to.flush().await?;
@@ -174,22 +176,27 @@ impl Shared {
         mut from: R,
         mut to: W,
     ) -> io::Result<()> {
-        let mut input = BytesMut::with_capacity(BUFFER);
+        let mut input = Packets::new();
         loop {
             let mut is_over = false;
             tokio::select! {
-                read = from.read_buf(&mut input) => is_over = read? == 0,
+                read = from.read(input.space()) => {
+                    let count = read?;
+                    is_over = count == 0;
+                    input.fill(count);
+                }
                 () = self.to_client.notified() => {}
             }
-            let (whole, runs) = self.look(&mut input, |_| true, Follower::node)?;
+            let (runs, seen) = self.look(&mut input, |_| true, Follower::node)?;
             self.hand_over();
             // There may be room again, or something for the node.
-            if !whole.is_empty() {
+            if seen > 0 {
                 self.to_node.notify_one();
             }
             for run in runs {
-                to.write_all(whole.get(run).unwrap_or_default()).await?;
+                to.write_all(input.filled().get(run).unwrap_or_default()).await?;
             }
+            input.consume(seen);
             let behind = lock(&self.follower).take_for_client();
             to.write_all(&behind).await?;
             let denied = std::mem::take(&mut *lock(&self.denied));
@@ -214,41 +221,31 @@ impl Shared {
         }
     }
 
-    /// Has the follower look at whole packets while it has room; returns them, and which of their bytes pass, in runs.
+    /// Has the follower look at whole packets while it has room; returns which of their bytes pass, in runs, and how many
+    /// bytes it has looked at.
     fn look(
         &self,
-        input: &mut BytesMut,
+        input: &mut Packets,
         has_room: impl Fn(&Follower) -> bool,
         mut with: impl FnMut(&mut Follower, &mut [u8]) -> Result<Passing, Broken>,
-    ) -> io::Result<(BytesMut, Vec<Range<usize>>)> {
+    ) -> io::Result<(Vec<Range<usize>>, usize)> {
         let mut runs: Vec<Range<usize>> = Vec::new();
         let mut at = 0;
+        let mut follower = lock(&self.follower);
+        while has_room(&follower)
+            && let Some(packet) = input.whole(at).map_err(invalid)?
         {
-            let mut follower = lock(&self.follower);
-            while has_room(&follower)
-                && let Some(length) = packet_length(input.get(at..).unwrap_or_default()).map_err(invalid)?
-                && let Some(packet) = input.get_mut(at..at + length)
-            {
-                if with(&mut follower, packet).map_err(invalid)? == Passing::On {
-                    match runs.last_mut().filter(|run| run.end == at) {
-                        Some(run) => run.end += length,
-                        None => runs.push(at..at + length),
-                    }
+            let end = at + packet.len();
+            if with(&mut follower, packet).map_err(invalid)? == Passing::On {
+                match runs.last_mut().filter(|run| run.end == at) {
+                    Some(run) => run.end = end,
+                    None => runs.push(at..end),
                 }
-                at += length;
             }
+            at = end;
         }
-        let whole = input.split_to(at);
-        // What is not complete gets room for the rest, and no more than the longest packet needs.
-        if input.capacity() - input.len() < BUFFER / 2 {
-            input.reserve(BUFFER);
-        }
-        Ok((whole, runs))
+        Ok((runs, at))
     }
-}
-
-fn has_whole_packet(input: &[u8]) -> io::Result<bool> {
-    Ok(packet_length(input).map_err(invalid)?.is_some_and(|length| length <= input.len()))
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

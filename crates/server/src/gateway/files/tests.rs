@@ -2,7 +2,8 @@ use munjigi_core::sftp::{
     Attributes, Handle, OpenFlags, Request, ResolveLast, Resolved, ResolvedKind, Response, Status, packet_length,
 };
 
-use super::follow::{Broken, Follower, Passing};
+use super::follow::Follower;
+use super::pending::{Broken, Passing};
 use super::{FileJudge, FileQuestion};
 use crate::gateway::copying::outbox::Noted;
 

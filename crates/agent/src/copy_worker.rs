@@ -88,6 +88,8 @@ fn run_rsync(socket: std::os::fd::OwnedFd) -> anyhow::Result<()> {
     rsync_worker::serve(socket, &call, &home()).context("rsync ended early")
 }
 
+/// Who has no home directory begins where sshd would leave him.
 fn home() -> PathBuf {
-    std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()).unwrap_or_else(|| "/".into())
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    home.filter(|home| home.is_absolute() && home.is_dir()).unwrap_or_else(|| "/".into())
 }

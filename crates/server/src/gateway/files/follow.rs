@@ -12,7 +12,7 @@ use munjigi_core::sftp::{
 };
 
 use super::opened::OpenFile;
-use super::pending::{Broken, Event, Passing, Pending, Resolving, failure, told};
+use super::pending::{Broken, Event, Passing, Pending, Resolving, failure, told, words};
 use super::steps::{self, Place};
 use super::{FileJudge, FileQuestion};
 use crate::gateway::copying::outbox::Noted;
@@ -246,7 +246,14 @@ impl Follower {
         }
         let Some(Resolving { client, packet, places, failed }) = self.resolving.take() else { return Ok(()) };
         match failed {
-            Some((status, text)) => Response::Status { status, text: &text }.encode(client, &mut self.for_client),
+            Some((status, text)) => {
+                if status == Status::PermissionDenied {
+                    let (_, request) = Request::decode(&packet).map_err(Broken::Client)?;
+                    let noted = steps::not_reached(self.connection, &request, &words(status, &text));
+                    self.events.extend(noted.map(told));
+                }
+                Response::Status { status, text: &text }.encode(client, &mut self.for_client);
+            }
             None => self.proceed(client, packet, places.into_iter().flatten().collect())?,
         }
         match self.waiting.pop_front() {

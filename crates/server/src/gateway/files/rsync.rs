@@ -6,13 +6,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use munjigi_core::file_command::RsyncCall;
 use munjigi_core::file_command::rsync_link::{
     GO, HEADER_BYTES, KIND_DATA, KIND_ERRORS, RsyncDone, RsyncSays, body_length,
 };
 use munjigi_core::recording::{FileAction, FileChange, FileCopied, FileDirection};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::oneshot;
 
 use super::session::FilesSession;
@@ -20,8 +21,11 @@ use super::{FileEnd, FileJudge, FileQuestion};
 use crate::Server;
 use crate::gateway::copying::outbox::{Entry, Noted, Outbox};
 
-/// Bytes of the client that are carried at once.
+/// Bytes that are carried at once, either way.
 const PIECE: usize = 128 * 1024;
+/// How long what follows a message on standard error waits: rsync ends its client by what it prints, and the client's `ssh`, which
+/// writes output before errors, with it. So often at most.
+const ERRORS_FIRST: (Duration, u32) = (Duration::from_millis(20), 50);
 /// rsync's own status for an error in starting (`RERR_STARTCLIENT`).
 const START_FAILED: u32 = 5;
 /// rsync's own status for a connection that broke (`RERR_STREAMIO`).
@@ -74,14 +78,21 @@ impl Follow<'_> {
         E: AsyncWrite + Send + Unpin,
     {
         let (mut from_client, mut to_client) = tokio::io::split(stream);
-        let (mut from_node, mut to_node) = tokio::io::split(node);
+        let (from_node, mut to_node) = tokio::io::split(node);
+        let mut from_node = BufReader::with_capacity(PIECE, from_node);
         let paths = match message(&mut from_node, &mut Vec::new()).await? {
             Message::Says(RsyncSays::Ready { paths }) => paths,
-            Message::Says(RsyncSays::Failed { why }) => return Ok(failed(&why)),
+            Message::Says(RsyncSays::Failed { why }) => {
+                // Where it leads is not known.
+                let asked = self.call.paths().first().map(|path| path.as_str().to_owned());
+                self.note(self.not_copied(asked.unwrap_or_default(), &why));
+                return Ok(failed(&why));
+            }
             _ => return Err(invalid("the node does not keep to the protocol")),
         };
+        let first = paths.first().map(|path| String::from_utf8_lossy(path).into_owned()).unwrap_or_default();
         if let Err(why) = self.judge(&paths) {
-            self.denied(&paths, &why).await?;
+            self.denied(first, &why).await?;
             return Ok(failed(&why));
         }
         to_node.write_all(&[GO]).await?;
@@ -99,13 +110,23 @@ impl Follow<'_> {
         };
         let towards_client = async {
             let mut body = Vec::new();
+            // What rsync said last on standard error.
+            let mut complaint = Vec::new();
+            let (pause, mut pauses) = ERRORS_FIRST;
+            let mut has_complained = false;
             loop {
                 match message(&mut from_node, &mut body).await? {
                     Message::Data => {
+                        if std::mem::take(&mut has_complained) && pauses > 0 {
+                            pauses -= 1;
+                            tokio::time::sleep(pause).await;
+                        }
                         to_client.write_all(&body).await?;
                         to_client.flush().await?;
                     }
                     Message::Errors => {
+                        complaint.clone_from(&body);
+                        has_complained = true;
                         errors.write_all(&body).await?;
                         errors.flush().await?;
                     }
@@ -114,6 +135,9 @@ impl Follow<'_> {
                         self.note(self.told(done, &path, size, hash, why));
                     }
                     Message::Says(RsyncSays::Exit { status }) => {
+                        if status != 0 {
+                            self.note(self.not_copied(first, &incomplete(status, &complaint)));
+                        }
                         to_client.shutdown().await?;
                         return Ok(FileEnd { status: u32::from(status), message: String::new() });
                     }
@@ -157,20 +181,15 @@ impl Follow<'_> {
     }
 
     /// Writes down what policy refused, and waits until the trail has it.
-    async fn denied(&self, paths: &[Vec<u8>], why: &str) -> io::Result<()> {
-        let path = paths.first().map(|path| String::from_utf8_lossy(path).into_owned()).unwrap_or_default();
-        let copied = FileCopied {
-            connection: self.number,
-            direction: self.direction(),
-            path,
-            bytes: 0,
-            kept: 0,
-            hash: [0; 32],
-            why: why.to_owned(),
-        };
+    async fn denied(&self, path: String, why: &str) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
-        self.outbox.push([Entry { what: Noted::Copied(copied), denied: Some(tell) }]);
+        self.outbox.push([Entry { what: self.not_copied(path, why), denied: Some(tell) }]);
         told.await.map_err(|_| io::Error::other("the trail cannot be written"))
+    }
+
+    fn not_copied(&self, path: String, why: &str) -> Noted {
+        let (connection, direction, why) = (self.number, self.direction(), why.to_owned());
+        Noted::Copied(FileCopied { connection, direction, path, bytes: 0, kept: 0, hash: [0; 32], why })
     }
 
     fn told(&self, done: RsyncDone, path: &[u8], bytes: u64, hash: Option<[u8; 32]>, why: String) -> Noted {
@@ -225,6 +244,13 @@ async fn message<R: AsyncRead + Unpin>(from: &mut R, body: &mut Vec<u8>) -> io::
         KIND_ERRORS => Ok(Message::Errors),
         kind => RsyncSays::decode(kind, body).map(Message::Says).map_err(|error| invalid(&error.to_string())),
     }
+}
+
+/// Says how a call ended that did not do everything.
+fn incomplete(status: u8, complaint: &[u8]) -> String {
+    let said: String = String::from_utf8_lossy(complaint).chars().filter(|c| !c.is_control()).take(400).collect();
+    let colon = if said.is_empty() { "" } else { ": " };
+    format!("rsync ended with status {status}{colon}{said}")
 }
 
 fn invalid(why: &str) -> io::Error {

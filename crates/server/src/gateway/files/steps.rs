@@ -157,6 +157,18 @@ pub(super) fn denied(connection: u64, request: &Request<'_>, places: &[Place], w
     Noted::Changed(change)
 }
 
+/// Returns what is told of a request whose path the OS user may not even follow: with the path as it was asked for, as where
+/// it leads is not known. Of mere looks nothing is told.
+pub(super) fn not_reached(connection: u64, request: &Request<'_>, why: &str) -> Option<Noted> {
+    let place = |(path, _): Named<'_>| Place { real: path.to_vec(), plain: Vec::new(), kind: ResolvedKind::Nothing };
+    let places: Vec<_> = paths(request).into_iter().map(place).collect();
+    if let Request::Open { flags, .. } = request {
+        return Some(not_opened(connection, &places, *flags, why));
+    }
+    let change = change(connection, request, &places)?;
+    Some(Noted::Changed(FileChange { why: why.to_owned(), ..change }))
+}
+
 /// Returns what is told of a file that was not opened.
 pub(super) fn not_opened(connection: u64, places: &[Place], flags: OpenFlags, why: &str) -> Noted {
     Noted::Copied(FileCopied {

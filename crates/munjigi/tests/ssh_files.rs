@@ -1,8 +1,14 @@
 //! Files over SSH from a node without any sshd: OpenSSH's `sftp` and `scp` in both of its protocols, and `rsync`; what
 //! policy lets through, and what trail and recording say of each file.
 
+mod client;
+mod extensions;
 mod model;
+mod mounted;
+mod names;
 mod policies;
+mod refused;
+mod stalled;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -19,7 +25,7 @@ use crate::harness::{TestAgent, TestServer, TestSsh, success, wait_for};
 /// A server, a node, a person, and a directory on either side.
 struct Files {
     // Stopped before the server, whose directory holds its own.
-    _agent: TestAgent,
+    agent: TestAgent,
     server: TestServer,
     ssh: TestSsh,
     here: TempDir,
@@ -32,7 +38,7 @@ impl Files {
         let agent = server.agent("web-1");
         let ssh = TestSsh::of(&server);
         let dir = || tempfile::Builder::new().prefix("munjigi-files-").tempdir().unwrap();
-        Self { _agent: agent, server, ssh, here: dir(), there: dir() }
+        Self { agent, server, ssh, here: dir(), there: dir() }
     }
 
     fn here(&self, name: &str) -> PathBuf {

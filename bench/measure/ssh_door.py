@@ -21,14 +21,14 @@ DOOR, DOOR_J, DOOR_LINK, DOOR_MUX = "door", "door-J", "door-link", "door-mux"
 HOSTS = {DOOR: "near", DOOR_J: "near-inside", DOOR_LINK: "near.munjigi", DOOR_MUX: "near"}
 
 
-def gate(bench, name):
+def gate(bench, name, strangers=True):
     """Starts a server and a node whose OS user has an empty home: bash reads a person's `.bashrc` for a command that came by
     ssh, and sshd here is told otherwise (`SHLVL`)."""
     inside = {}
     if os.geteuid() == 0:
         line = 'mount -t tmpfs none "$HOME" && exec "$@"'
         inside["agent"] = ("unshare", "--mount", "sh", "-c", line, "sh")
-    one = Munjigi(bench.binary, bench.probe, bench.directory / name, inside=inside)
+    one = Munjigi(bench.binary, bench.probe, bench.directory / name, inside=inside, strangers=strangers)
     one.join("near")
     return one
 
@@ -66,12 +66,17 @@ class Door:
 
     def identify(self):
         """Makes a key and registers it, as `aws iam upload-ssh-public-key` does."""
-        key, python = self.directory / "key", aws_door.python_with_boto3()
+        key = self.directory / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        self.register(key.with_suffix(".pub").read_text())
+
+    def register(self, key):
+        """Lets the administrator log in with a public key."""
+        python = aws_door.python_with_boto3()
         if not python:
             raise RuntimeError("no Python with boto3, which registers the key: see scripts/deps test")
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         call = "import boto3, sys; boto3.client('iam').upload_ssh_public_key(UserName='admin', SSHPublicKeyBody=sys.argv[1])"
-        done = subprocess.run([python, "-c", call, key.with_suffix(".pub").read_text()], env=self.munjigi.environment,
+        done = subprocess.run([python, "-c", call, key], env=self.munjigi.environment,
                               capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the key could not be registered: {done.stderr.strip()}")

@@ -117,22 +117,26 @@ class OpenSsh:
 class Munjigi:
     """A server in a data directory of its own; agents join it as the contract says."""
 
-    def __init__(self, binary, probe, directory, strict=False, address="127.0.0.1", inside=None):
-        """`inside` says how to get to where the `server`, the `agent` and the `client` are, if that is not here."""
+    def __init__(self, binary, probe, directory, strict=False, address="127.0.0.1", inside=None, strangers=True):
+        """`inside` says how to get to where the `server`, the `agent` and the `client` are, if that is not here;
+        `strangers` whether more connections may stand that have not authenticated than usual."""
         self.binary, self.probe, self.directory = str(binary), str(probe), directory
         self.address, self.inside = address, inside or {}
         directory.mkdir()
         self.data = directory / "data"
-        # The limits of one address and one key are raised: everything here comes from one address with one key.
+        # The limits of one address and one person are raised: everything here comes from one address and is one person's.
         settings = f"""
             names = ["{address}"]
             [session]
             strict_recording = {str(strict).lower()}
             default_os_user = "{getpass.getuser()}"
             [limits]
-            unauthenticated = 8192
-            unauthenticated_per_address = 4096
+            sessions_per_principal = 65536
+            starts_per_minute = 1000000
+            nodes_per_minute = 1000000
         """
+        if strangers:
+            settings += "unauthenticated = 8192\nunauthenticated_per_address = 4096\n"
         self.settings = directory / "server.toml"
         self.settings.write_text(settings)
         self.settings.chmod(0o600)

@@ -29,7 +29,7 @@ fn memory(process: Pid) -> u64 {
 }
 
 /// Lets the administrator log in with the key of these clients.
-fn register(server: &TestServer) {
+pub(crate) fn register(server: &TestServer) {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use base64::Engine as _;
 
@@ -40,7 +40,7 @@ fn register(server: &TestServer) {
 }
 
 /// Logs in for the node.
-fn logged_in(server: &TestServer) -> RawSsh {
+pub(crate) fn logged_in(server: &TestServer) -> RawSsh {
     let mut ssh = RawSsh::exchanged(server.address()).unwrap();
     ssh.log_in(&format!("{}%web-1", user()), &SEED).unwrap();
     ssh

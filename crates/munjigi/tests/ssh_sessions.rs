@@ -2,8 +2,10 @@
 //! is for, and what is said when there is nothing to run.
 
 use crate::faults::user;
+use crate::harness::raw_ssh::{Payload, RawSsh, msg};
 use crate::harness::ssh::Ran;
 use crate::harness::{Terminal, TestServer, TestSsh, success, wait_for};
+use crate::ssh_hostile;
 
 fn server() -> TestServer {
     TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n", user()))
@@ -52,6 +54,32 @@ fn a_break_does_not_disturb() {
     terminal.expect("after");
     terminal.type_in("exit 3\r");
     assert_eq!(terminal.end(), Some(3));
+}
+
+#[test]
+fn a_break_is_answered_as_sshd_does() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    ssh_hostile::register(&server);
+    let mut raw = ssh_hostile::logged_in(&server);
+    let channel = raw.open("session", 0, 1 << 20, &[]).unwrap().unwrap();
+    let request = |kind: &str| Payload::of(msg::CHANNEL_REQUEST).u32(channel).string(kind).byte(1);
+    let answered = |raw: &mut RawSsh, request: Payload| {
+        raw.send(&request.0).unwrap();
+        loop {
+            match raw.receive().unwrap()[0] {
+                msg::CHANNEL_SUCCESS => break true,
+                msg::CHANNEL_FAILURE => break false,
+                _ => {}
+            }
+        }
+    };
+    assert!(!answered(&mut raw, request("break").u32(500)), "there is no terminal");
+    let pty = request("pty-req").string("xterm").u32(80).u32(24).u32(0).u32(0).string([0]);
+    assert!(answered(&mut raw, pty));
+    assert!(answered(&mut raw, request("break").u32(500)));
+    assert!(answered(&mut raw, request("exec").string("sleep 1000")));
+    assert!(answered(&mut raw, request("break").u32(0)));
 }
 
 #[test]

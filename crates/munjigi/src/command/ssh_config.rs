@@ -90,7 +90,8 @@ async fn nodes(place: &Where) -> Vec<String> {
         }
     };
     let names = nodes.into_iter().flat_map(|node| [node.name, node.node_id]).filter(|name| is_pattern(name));
-    // A name is no pattern.
-    let names = names.filter(|name| !name.contains(['*', '?', '!']));
+    // A name is no pattern, and one with a dot is somebody's in DNS: no node shall be believed under that because it chose
+    // it. Whoever wants it says it by --behind.
+    let names = names.filter(|name| !name.contains(['*', '?', '!', '.']));
     names.flat_map(|name| [format!("{name}{PASSTHROUGH_SUFFIX}"), name]).collect()
 }

@@ -29,6 +29,8 @@ pub(crate) mod msg {
     pub(crate) const WINDOW_ADJUST: u8 = 93;
     pub(crate) const DATA: u8 = 94;
     pub(crate) const CHANNEL_REQUEST: u8 = 98;
+    pub(crate) const CHANNEL_SUCCESS: u8 = 99;
+    pub(crate) const CHANNEL_FAILURE: u8 = 100;
 }
 
 /// What this client says of itself.

@@ -122,8 +122,9 @@ async fn start(conn: &Arc<Conn>, asked: &Asked, program: Program) -> Result<(Ses
     let input = StartSessionInput::native(node, String::new(), String::new(), native);
     let session = match door::call::<StartSession>(server, &caller, input, conn.request()).await {
         Ok(started) => started.session_id,
-        // Only who would have been allowed hears that there is no such node: often it is the name of the person here.
-        Err(error) if error.code(Service::Ssm) == NOT_CONNECTED && names_no_node(conn).await => {
+        // Only who would have been allowed hears that there is no such node. At the port it is often the person's own name;
+        // elsewhere a host was named.
+        Err(error) if conn.may_jump && error.code(Service::Ssm) == NOT_CONNECTED && names_no_node(conn).await => {
             return Err((help(), NO_NODE));
         }
         Err(error) => return Err(refused(&error.to_string())),

@@ -1,6 +1,7 @@
 """The SSH door beside OpenSSH, straight and through a bastion: what people's own `ssh`, `scp`, `sftp` and `rsync` notice of
 it. Recording is on, as always."""
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -10,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import aws_door, copies, processes, sessions
-from .forward import Measured
+from . import aws_door, copies, forwards, processes, sessions
+from .forward import Measured, streams
 from .report import Figures, Goal
-from .systems import Munjigi, wait_for
+from .systems import Munjigi, free_port, wait_for
 
 # One connection to the server that names the node in the login; two, one inside the other, as `ssh -J` makes them; one
 # over our client's link, as `munjigi ssh-config` prints it.
@@ -114,22 +115,30 @@ class Door:
             processes.stop(self.master)
 
 
-def peers(bench):
-    """Everything of this section, with one door for all of it."""
-    server = gate(bench, "ssh-gate")
-    door = Door(server, bench.directory / "ssh-door")
+def measured(bench, wanted=None):
+    """This section: all of it, or some of its [`PARTS`]. All but one share a door."""
+    chosen = [name for name in PARTS if wanted is None or name in wanted]
     figures, goals = [], []
+    server = door = None
     try:
-        door.start_master()
-        for part in (connecting, typing, output, files, many):
+        for name in chosen:
             begun = time.monotonic()
-            more_figures, more_goals = part(bench, door)
+            if name == IDLE:
+                more_figures, more_goals = idle(bench)
+            else:
+                if not door:
+                    server = gate(bench, "ssh-gate")
+                    door = Door(server, bench.directory / "ssh-door")
+                    door.start_master()
+                more_figures, more_goals = PARTS[name](bench, door)
             figures += more_figures
             goals += more_goals
-            print(f"bench: ssh, {part.__name__} took {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            print(f"bench: ssh/{name} took {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     finally:
-        door.stop()
-        server.stop()
+        if door:
+            door.stop()
+        if server:
+            server.stop()
     return figures, goals
 
 
@@ -253,6 +262,48 @@ def rsync(bench, door, name, room, way):
     return ["rsync", "-a", "-e", " ".join(["ssh", *options]), *ends(room, way, host, room.tree, f"{room.to}/")]
 
 
+def forwarding(bench, door):
+    """`ssh -L` to one target: bulk both ways, a connection to its first byte, and a byte there and back."""
+    target = forwards.Target(bench)
+    names = ("ssh", "ssh-J", DOOR, DOOR_LINK)
+    size = (64 if bench.options.quick else 256) << 20
+    kinds = [("up", 1), ("down", 1), ("down", 8)]
+    rates = {kind: Figures(f"ssh -L, {kind[0]}, {streams(kind[1])}", "MiB/s") for kind in kinds}
+    opened, pinged = Figures("ssh -L, connect to first byte", "us"), Figures("ssh -L, there and back", "us")
+    watch = {what: Measured() for what in [*kinds, "open", "ping"]}
+    try:
+        with contextlib.ExitStack() as standing:
+            ways = {name: standing.enter_context(forward(bench, door, name, target.port)) for name in names}
+            load = lambda mode, name, **settings: forwards.load(bench, mode, ways[name], 40, **settings)  # noqa: E731
+            for number in range(bench.rounds(4)):
+                for kind in kinds:
+                    rates[kind].add(watch[kind].round(ways, number, lambda name: load(
+                        "move", name, way=kind[0], streams=kind[1], bytes=size)["mib_per_second"]))
+                for mode, count, found in (("open", 100, opened), ("ping", 500, pinged)):
+                    found.add(watch[mode].round(ways, number, lambda name: load(mode, name, count=count)["p50_us"]))
+    finally:
+        target.close()
+    goals = []
+    for what, found in [*rates.items(), ("open", opened), ("ping", pinged)]:
+        goals.append(Goal("ssh", f"{found.title} / ssh", found.ratio(DOOR, "ssh"), note=watch[what].note()))
+        goals.append(Goal("ssh", f"{found.title} / ssh-J", found.ratio(DOOR, "ssh-J")))
+    return [*rates.values(), opened, pinged], goals
+
+
+@contextlib.contextmanager
+def forward(bench, door, name, target):
+    """Has `ssh -L` stand; gives where it begins."""
+    port = free_port()
+    argv = ["ssh", *door.options(name), HOSTS[name]] if name in HOSTS else [*bench.ssh.way(name), "target"]
+    argv[1:1] = ["-N", "-L", f"{port}:127.0.0.1:{target}"]
+    process = processes.start(argv, bench.directory / f"ssh-forward-{name}.log", stdin=subprocess.DEVNULL, env=door.environment)
+    try:
+        wait_for(lambda: aws_door.listens(port), f"ssh -L over {name} to listen")
+        yield f"127.0.0.1:{port}"
+    finally:
+        processes.stop(process)
+
+
 def many(bench, door):
     """Logins at once, to the first output of each."""
     count = bench.many
@@ -318,3 +369,8 @@ def hold(door, name, count):
         if not client.stdout.read(5):
             raise RuntimeError("a login was refused")
     return clients
+
+
+# What `--only ssh/PART` measures. The last one has servers of its own.
+IDLE = "idle"
+PARTS = {"connect": connecting, "echo": typing, "output": output, "forward": forwarding, "files": files, "many": many, IDLE: idle}

@@ -21,6 +21,7 @@ use yamux::{Config, ConnectionError, DEFAULT_CREDIT, Mode};
 use crate::carrier::{Carrier, SPLIT_SEND_SIZE};
 use crate::connection::{Limits, Shared, Side, Slot, TaskEnds};
 use crate::error::EndReason;
+use crate::own_wake::OwnWake;
 use crate::stream::Stream;
 
 /// Streams opened in one go before the socket has its turn again.
@@ -75,7 +76,8 @@ where
         refused: 0,
         shared: Arc::clone(&shared),
     });
-    let reason = poll_fn(|cx| driver.poll(cx)).await;
+    let own = OwnWake::new();
+    let reason = poll_fn(|cx| own.poll(cx, |cx| driver.poll(cx))).await;
     // Before the multiplexer goes and streams notice.
     shared.set_reason(reason.clone());
     reason

@@ -17,6 +17,7 @@ pub mod framed;
 pub mod lane;
 pub mod lane_upgrade;
 pub mod moving;
+mod own_wake;
 mod pool;
 mod proxy;
 mod record;

@@ -21,6 +21,41 @@ struct Output {
     open: bool,
 }
 
+/// Where input goes.
+#[derive(Debug)]
+enum Input {
+    /// It has always taken what there was. It is not watched: a terminal tells whoever watches it of every byte that its
+    /// program reads, which would be one more wake-up for each key.
+    Unwatched(OwnedFd),
+    /// It did not once, and tells when it takes more.
+    Watched(AsyncFd<OwnedFd>),
+}
+
+impl Input {
+    fn get_ref(&self) -> &OwnedFd {
+        match self {
+            Self::Unwatched(fd) => fd,
+            Self::Watched(fd) => fd.get_ref(),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let write = |fd: &OwnedFd| nix::unistd::write(fd, bytes).map_err(io::Error::from);
+        match self {
+            Self::Unwatched(fd) => write(fd),
+            Self::Watched(fd) => fd.try_io(Interest::WRITABLE, write),
+        }
+    }
+
+    /// Watches it from now on. What became possible in between is told at once.
+    fn watch(self) -> io::Result<Self> {
+        match self {
+            Self::Unwatched(fd) => sys::watched(fd, Interest::WRITABLE).map(Self::Watched),
+            watched @ Self::Watched(_) => Ok(watched),
+        }
+    }
+}
+
 /// What a read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -38,7 +73,7 @@ pub(crate) enum Read {
 #[derive(Debug)]
 pub(crate) struct Program {
     terminal: bool,
-    input: Option<AsyncFd<OwnedFd>>,
+    input: Option<Input>,
     outputs: Vec<Output>,
     /// Whether the last input byte written ended a line.
     at_line_start: bool,
@@ -52,11 +87,11 @@ impl Program {
         let mut next = || descriptors.next().ok_or(io::ErrorKind::UnexpectedEof);
         if terminal {
             let master = next()?;
-            program.input = Some(sys::watched(master.try_clone()?, Interest::WRITABLE)?);
+            program.input = Some(Input::Unwatched(master.try_clone()?));
             program.add(master, OutputStream::Stdout)?;
         } else {
             if input_open {
-                program.input = Some(sys::watched(next()?, Interest::WRITABLE)?);
+                program.input = Some(Input::Unwatched(next()?));
             }
             program.add(next()?, OutputStream::Stdout)?;
             program.add(next()?, OutputStream::Stderr)?;
@@ -141,23 +176,28 @@ impl Program {
     /// Waits until input can be written. Never completes when there is no input any more.
     pub(crate) async fn input_ready(&self) {
         match &self.input {
-            Some(input) => drop(input.writable().await),
+            Some(Input::Watched(input)) => drop(input.writable().await),
+            // Watched as soon as a write says that there is something to wait for.
+            Some(Input::Unwatched(_)) => {}
             None => std::future::pending().await,
         }
     }
 
     /// Writes input; returns how many bytes the program's descriptor took, `None` when it takes none any more.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<usize> {
-        let input = self.input.as_ref()?;
-        let result = input.try_io(Interest::WRITABLE, |fd| nix::unistd::write(fd, bytes).map_err(io::Error::from));
-        match result {
+        match self.input.as_ref()?.write(bytes) {
             Ok(count) => {
                 if let Some(last) = count.checked_sub(1).and_then(|last| bytes.get(last)) {
                     self.at_line_start = matches!(last, b'\n' | b'\r');
                 }
                 Some(count)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Some(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Some(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // One that cannot be watched would never be written to again.
+                self.input = self.input.take().and_then(|input| input.watch().ok());
+                self.input.is_some().then_some(0)
+            }
             // The reader is gone.
             Err(_) => {
                 self.input = None;

@@ -5,6 +5,7 @@
 //! full at once without a stall.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use munjigi_link::framed::{FrameReader, FrameWriter, FramedError};
 use munjigi_link::{Opener, Stream};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::halves::ToSpawn;
 use crate::ring::{Cursor, Ring};
@@ -128,6 +129,9 @@ pub(crate) struct Session {
     rejoin_at: Option<Instant>,
     /// When input is acknowledged for which no output came.
     ack_at: Option<Instant>,
+    /// Wakes the task then, or earlier: it is not set back when the output came, as setting a timer makes the runtime look
+    /// again at once, for every key.
+    ack_timer: Pin<Box<Sleep>>,
     /// Input taken from the server and not yet by the program.
     input: VecDeque<Bytes>,
     input_waiting: usize,
@@ -175,6 +179,7 @@ impl Session {
             opener: None,
             rejoin_at: None,
             ack_at: None,
+            ack_timer: Box::pin(sleep_until(Instant::now())),
             input: VecDeque::new(),
             input_waiting: 0,
             input_end: None,
@@ -221,7 +226,10 @@ impl Session {
     }
 
     async fn next(&mut self) -> Wake {
-        let Self { link, program, ring, events, input, rejoin_at, ack_at, .. } = self;
+        let Self { link, program, ring, events, input, rejoin_at, ack_at, ack_timer, .. } = self;
+        if let Some(at) = ack_at.filter(|_| ack_timer.is_elapsed()) {
+            ack_timer.as_mut().reset(at);
+        }
         let (frames, writing) = match link {
             Some(Link { attached: Attached { reader, writer }, expected, .. }) => {
                 let unsent = (!writer.is_flushed()).then_some(writer);
@@ -247,7 +255,7 @@ impl Session {
             // A full ring is not filled: the program stops, nothing is dropped (T-95).
             index = program.output_ready(), if has_room => Wake::Output(index),
             () = program.input_ready(), if has_input => Wake::Input,
-            () = at(*ack_at), if ack_at.is_some() => Wake::Acknowledge,
+            () = ack_timer.as_mut(), if ack_at.is_some() => Wake::Acknowledge,
             () = at(*rejoin_at), if rejoin_at.is_some() => Wake::Rejoin,
         }
     }

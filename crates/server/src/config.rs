@@ -68,6 +68,8 @@ pub struct SshSettings {
     pub listen: Option<String>,
     /// Whether somebody without a key may come in once it is approved elsewhere, with an access key.
     pub approvals: bool,
+    /// Whether ChaCha20 is offered to OpenSSH too, which would choose it; else only to clients that may have nothing else.
+    pub chacha20: bool,
     /// How long a certificate is good that was asked for without a time; 1 to 168 hours, at most
     /// [`SshSettings::max_certificate_life`].
     #[serde(rename = "certificate_hours", deserialize_with = "hours::<_, 1, 168>")]
@@ -170,6 +172,7 @@ impl Default for SshSettings {
         Self {
             listen: None,
             approvals: true,
+            chacha20: false,
             certificate_life: Duration::from_secs(8 * 3600),
             max_certificate_life: Duration::from_secs(24 * 3600),
         }

@@ -519,6 +519,10 @@ pub trait Handler: Sized {
         async { Ok(()) }
     }
 
+    /// Munjigi: adapts what is offered to the program that the client says to be, before anything is offered.
+    #[allow(unused_variables)]
+    fn adapt(&mut self, client: &[u8], config: &mut Config) {}
+
     /// Munjigi: offers the data of a channel before it goes anywhere else. `None` takes it: nothing else hears of it then.
     #[allow(unused_variables)]
     fn take_data(
@@ -1138,7 +1142,7 @@ impl<H: Handler> Future for RunningSession<H> {
 pub async fn run_stream<H, R>(
     config: Arc<Config>,
     mut stream: R,
-    handler: H,
+    mut handler: H,
 ) -> Result<RunningSession<H>, H::Error>
 where
     H: Handler + Send + 'static,
@@ -1159,7 +1163,11 @@ where
         channel_buffer_size: config.channel_buffer_size,
     };
 
-    let common = read_ssh_id(config, &mut stream).await?;
+    let mut common = read_ssh_id(config, &mut stream).await?;
+    // Munjigi: only what no other connection shares can be adapted.
+    if let Some(config) = Arc::get_mut(&mut common.config) {
+        handler.adapt(&common.remote_sshid, config);
+    }
     let mut session = Session {
         target_window_size: common.config.window_size,
         common,

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use munjigi_core::session::environment_allowed;
 use munjigi_core::ssh::login_name::LoginName;
 use russh::server::{
-    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedCertificate, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedCertificate,
+    VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, Pty, Sig};
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,7 @@ use super::inbox::FIRST_WINDOW;
 use super::login::{invitation, is_weak, once};
 use super::shell::Program;
 use super::terminal::{self, Terminal};
-use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, shell};
+use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, settings, shell};
 use crate::http::Pass;
 use crate::identity::Caller;
 use crate::identity::ssh::approval::{self, Approval};
@@ -192,6 +193,10 @@ fn told(asked: Result<(), Refusal>, session: &mut Session) -> Result<bool, Error
 
 impl Handler for Door {
     type Error = Error;
+
+    fn adapt(&mut self, client: &[u8], config: &mut Config) {
+        settings::adapt(&self.server, client, config);
+    }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         self.logging_in();

@@ -58,6 +58,37 @@ const SIGNATURES: &[Algorithm] = &[
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
+/// What OpenSSH's programs begin their version lines with.
+const OPENSSH: &[u8] = b"SSH-2.0-OpenSSH_";
+/// The major version from which each of them has AES-GCM (since 6.2).
+const OPENSSH_WITH_GCM: u32 = 7;
+
+/// Leaves ChaCha20 out for clients that would choose it although they have AES-GCM (decision 0026): OpenSSH's, which goes
+/// by its own list and not by what the machines are good at.
+pub(super) fn adapt(server: &Server, client: &[u8], config: &mut Config) {
+    if !server.config.ssh.chacha20 && has_aes() && knows_gcm(client) {
+        config.preferred.cipher.to_mut().retain(|name| *name != cipher::CHACHA20_POLY1305);
+    }
+}
+
+/// Says whether a version line is that of a program which certainly has AES-GCM.
+fn knows_gcm(client: &[u8]) -> bool {
+    let Some(version) = client.strip_prefix(OPENSSH) else { return false };
+    let digits = version.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
+    let major = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+    major.is_some_and(|major| major >= OPENSSH_WITH_GCM)
+}
+
+/// Says whether this machine has instructions for AES.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
 /// Returns how one may log in: without a key only where the server's settings let logins be approved.
 fn methods(server: &Server) -> MethodSet {
     match server.config.ssh.approvals {
@@ -105,6 +136,28 @@ fn names(server: &Server, road: &Road) -> Vec<String> {
         Road::Port => server.names.iter().cloned().collect(),
         Road::Link { node, .. } | Road::Inner { host: node, .. } => {
             vec![node.clone(), format!("{node}{HOST_SUFFIX}")]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_that_certainly_have_aes_gcm_are_left_with_it() {
+        for (line, knows) in [
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u10", true),
+            ("SSH-2.0-OpenSSH_10.0", true),
+            ("SSH-2.0-OpenSSH_for_Windows_9.5", false),
+            ("SSH-2.0-OpenSSH_6.6.1", false),
+            ("SSH-2.0-OpenSSH_", false),
+            ("SSH-2.0-OpenSSH_99999999999", false),
+            ("SSH-2.0-PuTTY_Release_0.78", false),
+            ("SSH-2.0-paramiko_3.5.1", false),
+            ("", false),
+        ] {
+            assert_eq!(knows_gcm(line.as_bytes()), knows, "{line}");
         }
     }
 }

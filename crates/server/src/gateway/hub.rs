@@ -343,9 +343,7 @@ impl Hub {
     }
 }
 
-async fn flush_fed(
-    writer: Option<&mut munjigi_link::framed::FrameWriter<super::peer::BoxWrite>>,
-) -> Result<(), FramedError> {
+async fn flush_fed(writer: Option<&mut super::peer::PeerWriter>) -> Result<(), FramedError> {
     match writer.filter(|writer| !writer.is_flushed()) {
         Some(writer) => writer.flush().await,
         None => std::future::pending().await,
@@ -353,7 +351,7 @@ async fn flush_fed(
 }
 
 async fn read(
-    reader: Option<&mut munjigi_link::framed::FrameReader<super::peer::BoxRead>>,
+    reader: Option<&mut super::peer::PeerReader>,
     allowed: Option<FrameSet>,
 ) -> Result<Option<Frame>, FramedError> {
     match reader.zip(allowed) {

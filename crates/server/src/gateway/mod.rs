@@ -21,6 +21,7 @@ pub mod facts;
 pub(crate) mod files;
 mod forward;
 pub mod hub;
+mod in_memory;
 pub(crate) mod incoming;
 pub mod inspect;
 pub(crate) mod lanes;

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_core::wire::{Frame, FrameError, FrameSet};
 use munjigi_link::Stream;
-use munjigi_link::framed::{FrameReader, FrameWriter};
+use munjigi_link::framed::{FrameReader, FrameWriter, FramedError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::in_memory::{MemoryReader, MemoryWriter, direction};
 use super::log::Chunk;
 use crate::lock;
 
@@ -24,11 +25,88 @@ pub type BoxWrite = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 /// A stream of frames in both directions. Every door brings one: the link as it is, others through an adapter.
 pub struct FrameStream {
     /// Incoming frames.
-    pub reader: FrameReader<BoxRead>,
+    pub reader: PeerReader,
     /// Outgoing frames.
-    pub writer: FrameWriter<BoxWrite>,
+    pub writer: PeerWriter,
     /// The link's stream below both, if it is one; see [`FrameStream::into_link`].
     whole: Option<Whole>,
+}
+
+/// Where frames come from.
+pub enum PeerReader {
+    /// A stream of bytes.
+    Bytes(FrameReader<BoxRead>),
+    /// Another task of this server.
+    Memory(MemoryReader),
+}
+
+impl PeerReader {
+    /// Returns the next frame; `None` at an orderly end. Safe to drop and call again.
+    pub async fn read(&mut self, allowed: FrameSet) -> Result<Option<Frame>, FramedError> {
+        match self {
+            Self::Bytes(reader) => reader.read(allowed).await,
+            Self::Memory(reader) => reader.read(allowed).await,
+        }
+    }
+}
+
+/// Where frames go.
+pub enum PeerWriter {
+    /// A stream of bytes.
+    Bytes(FrameWriter<BoxWrite>),
+    /// Another task of this server.
+    Memory(MemoryWriter),
+}
+
+impl PeerWriter {
+    /// Takes a frame; [`Self::flush`] sends it. The caller bounds what it feeds by [`Self::pending`].
+    pub fn feed(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        match self {
+            Self::Bytes(writer) => writer.feed(frame),
+            Self::Memory(writer) => {
+                writer.feed(frame);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the bytes fed and not yet handed on.
+    pub fn pending(&self) -> usize {
+        match self {
+            Self::Bytes(writer) => writer.pending(),
+            Self::Memory(writer) => writer.pending(),
+        }
+    }
+
+    /// Tells whether everything fed has been sent.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Self::Bytes(writer) => writer.is_flushed(),
+            Self::Memory(writer) => writer.is_flushed(),
+        }
+    }
+
+    /// Sends everything fed. Safe to drop and call again.
+    pub async fn flush(&mut self) -> Result<(), FramedError> {
+        match self {
+            Self::Bytes(writer) => writer.flush().await,
+            Self::Memory(writer) => writer.flush().await,
+        }
+    }
+
+    /// Feeds one frame and sends it.
+    pub async fn send(&mut self, frame: &Frame) -> Result<(), FramedError> {
+        self.feed(frame)?;
+        self.flush().await
+    }
+
+    /// Sends what is left and ends the sending half.
+    pub async fn close(&mut self) -> Result<(), FramedError> {
+        match self {
+            Self::Bytes(writer) => writer.close().await,
+            Self::Memory(writer) => writer.close().await,
+        }
+    }
 }
 
 /// A link's stream whose halves are used from one task, or from two that do not wait for each other.
@@ -59,20 +137,24 @@ impl FrameStream {
     /// Takes a byte stream for a stream of frames.
     pub fn new<S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static>(stream: S) -> Self {
         let (read, write) = tokio::io::split(stream);
-        Self { reader: FrameReader::new(Box::new(read)), writer: FrameWriter::new(Box::new(write)), whole: None }
+        Self::of_bytes(Box::new(read), Box::new(write), None)
     }
 
     /// As [`FrameStream::new`] for a stream of a link, which can be taken back when no more frames travel on it.
     pub fn of_link(stream: Stream) -> Self {
         let whole = Whole(Arc::new(Mutex::new(stream)));
-        let (read, write) = (Box::new(whole.clone()), Box::new(whole.clone()));
-        Self { reader: FrameReader::new(read), writer: FrameWriter::new(write), whole: Some(whole) }
+        Self::of_bytes(Box::new(whole.clone()), Box::new(whole.clone()), Some(whole))
+    }
+
+    fn of_bytes(read: BoxRead, write: BoxWrite, whole: Option<Whole>) -> Self {
+        let (reader, writer) = (FrameReader::new(read), FrameWriter::new(write));
+        Self { reader: PeerReader::Bytes(reader), writer: PeerWriter::Bytes(writer), whole }
     }
 
     /// Returns the link's stream, with the bytes that came behind the last frame that was read. What was fed is flushed
     /// before. `None`: it is no stream of a link.
     pub fn into_link(self) -> Option<(Stream, BytesMut)> {
-        let Self { reader, writer, whole } = self;
+        let Self { reader: PeerReader::Bytes(reader), writer, whole } = self else { return None };
         let (read, early) = reader.into_parts();
         drop((read, writer));
         let stream = Arc::into_inner(whole?.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -80,10 +162,15 @@ impl FrameStream {
     }
 
     /// Makes both ends of a stream in memory, for a door that adapts another protocol: its own end, and the hub's. Each
-    /// direction holds `capacity` bytes.
+    /// direction holds about `capacity` bytes.
     pub fn pair(capacity: usize) -> (Self, Self) {
-        let (door, hub) = tokio::io::duplex(capacity);
-        (Self::new(door), Self::new(hub))
+        let ((down, from_hub), (up, from_door)) = (direction(capacity), direction(capacity));
+        let end = |reader, writer| Self {
+            reader: PeerReader::Memory(reader),
+            writer: PeerWriter::Memory(writer),
+            whole: None,
+        };
+        (end(from_hub, up), end(from_door, down))
     }
 
     /// Feeds a frame of ours. Ours are within the limits by construction; one that is not is left out and logged.

@@ -230,9 +230,7 @@ impl OwnStream<'_> {
     }
 }
 
-async fn read(
-    reader: Option<&mut munjigi_link::framed::FrameReader<crate::gateway::peer::BoxRead>>,
-) -> Result<Option<Frame>, FramedError> {
+async fn read(reader: Option<&mut crate::gateway::peer::PeerReader>) -> Result<Option<Frame>, FramedError> {
     match reader {
         Some(reader) => reader.read(FROM_HUB).await,
         None => std::future::pending().await,

@@ -463,9 +463,7 @@ impl Shell<'_> {
     }
 }
 
-async fn flush(
-    writer: Option<&mut munjigi_link::framed::FrameWriter<crate::gateway::peer::BoxWrite>>,
-) -> Result<(), FramedError> {
+async fn flush(writer: Option<&mut crate::gateway::peer::PeerWriter>) -> Result<(), FramedError> {
     match writer.filter(|writer| !writer.is_flushed()) {
         Some(writer) => writer.flush().await,
         None => std::future::pending().await,
@@ -473,7 +471,7 @@ async fn flush(
 }
 
 async fn read_frame(
-    reader: Option<&mut munjigi_link::framed::FrameReader<crate::gateway::peer::BoxRead>>,
+    reader: Option<&mut crate::gateway::peer::PeerReader>,
     allowed: FrameSet,
 ) -> Result<Option<Frame>, FramedError> {
     match reader {

@@ -25,8 +25,9 @@ use crate::lock;
 /// Most bytes that may wait to be written, events counted with their bookkeeping. The hub stops reading the node far
 /// below; this bound holds if it does not (T-95).
 pub(super) const MOST_PENDING_BYTES: usize = 4 * 1024 * 1024;
-/// With so many bytes waiting the writer is called at once instead of at its next turn.
-const URGENT_BYTES: usize = 64 * 1024;
+/// With so many bytes waiting the writer is called at once instead of at its next turn. Each call is news for the session's
+/// task and for the node too, so there are few of them; and less than half of what may wait, so that bulk does not stand.
+const URGENT_BYTES: usize = 192 * 1024;
 /// What an event takes beside its data.
 const EVENT_BYTES: usize = size_of::<Event>();
 

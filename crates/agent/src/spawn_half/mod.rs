@@ -10,6 +10,7 @@
 
 mod account;
 mod accounts;
+mod asked;
 mod child;
 mod connecting;
 mod copying;
@@ -23,9 +24,11 @@ mod login_records;
 mod processes;
 mod program;
 mod reach;
+mod refusal;
 mod registered_keys;
 mod session;
 mod ssh_trust;
+mod start;
 mod state;
 mod terminal_modes;
 
@@ -35,13 +38,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use aws_lc_rs::signature::Ed25519KeyPair;
-use munjigi_core::grant::{Action, Epoch, GrantError, GrantJudge};
+use munjigi_core::grant::{Epoch, GrantJudge};
 use munjigi_core::id::SessionId;
-use munjigi_core::session::{ExitStatus, OutputStream};
-use munjigi_core::trust::TrustBundle;
-use munjigi_core::wire::hello::node_link_message;
+use munjigi_core::session::ExitStatus;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -52,10 +53,9 @@ use nix::unistd::{Pid, Uid};
 
 use crate::clock;
 use crate::config::{self, Config};
-use crate::halves::{Configure, Start, ToLink, ToSpawn};
+use crate::halves::{Configure, ToLink};
 use crate::identity::{DataDir, Identity};
 use crate::lock;
-use crate::ring::{MAX_CHUNK, Ring};
 use crate::sys;
 
 pub(crate) use account::only_user;
@@ -64,10 +64,10 @@ use key_socket::KeySocket;
 use keys::Keys;
 use link_process::LinkProcess;
 use login_log::LoginLog;
-use processes::{Cgroups, Processes};
+use processes::Cgroups;
 pub(crate) use processes::{kill_descendants, link_halves};
-use program::{Surroundings, Wish};
-use registered_keys::Registered;
+use program::Surroundings;
+use refusal::Refusal;
 use session::Session;
 use ssh_trust::SshTrust;
 pub(crate) use ssh_trust::{DIRECTORY as SSH_DIRECTORY, HOST_CERTIFICATE, REVOKED, USER_AUTHORITIES};
@@ -414,211 +414,6 @@ impl SpawnHalf {
         }
     }
 
-    fn take_messages(&mut self) {
-        // A bound per round, so that a link half that talks without end does not keep signals waiting.
-        for _ in 0..64 {
-            let Some(link) = &self.link else { return };
-            match link.receive() {
-                Ok(Some(message)) => self.take_message(message),
-                Ok(None) => return,
-                Err(error) => return self.lose_link(&error),
-            }
-        }
-    }
-
-    fn take_message(&mut self, message: ToSpawn) {
-        let now = clock::monotonic();
-        match message {
-            ToSpawn::Sign { request, binding, hello } => self.sign(request, &binding, &hello),
-            ToSpawn::Start(start) => self.start(&start),
-            ToSpawn::Key { request, grant } => self.take_key(request, &grant),
-            ToSpawn::Accounts { request, recorded, total, piece } => {
-                self.take_accounts(request, recorded, total, &piece);
-            }
-            ToSpawn::SshTrust { request, document } => self.take_ssh_trust(request, &document),
-            ToSpawn::Reach { request, session, endpoint, grant } => self.reach(request, &session, &endpoint, &grant),
-            ToSpawn::Signal { session, signal } => {
-                if let Some(session) = self.sessions.get(&session) {
-                    session.signal(signal);
-                }
-            }
-            ToSpawn::InputEnd { session } => {
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.end_input();
-                }
-            }
-            ToSpawn::End { session } => {
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.end("the server ended the session", now);
-                }
-            }
-            ToSpawn::Forget { session } => {
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.forget(now);
-                }
-            }
-            ToSpawn::Online => self.online(),
-            ToSpawn::Offline { why } => self.offline(&why),
-            ToSpawn::Trust { bundle } => self.take_trust(&bundle),
-        }
-    }
-
-    /// Signs a link request, and nothing else: the message is built here, from a hello and a TLS session (T-21).
-    fn sign(&mut self, request: u64, binding: &[u8; 32], hello: &str) {
-        let message = node_link_message(binding, hello);
-        let Ok(signature) = self.key.sign(&message).as_ref().try_into() else { return };
-        self.with_link(|link| link.send(&ToLink::Signature { request, signature }, &[]));
-    }
-
-    fn take_key(&mut self, request: u64, grant: &[u8]) {
-        let answer = match self.try_take_key(grant) {
-            Ok(()) => ToLink::KeyTaken { request },
-            Err(Refusal { code, reason, message }) => {
-                tracing::warn!(reason, "a key was refused: {message}");
-                ToLink::Refused { request, code: code.to_owned(), message, reason: reason.to_owned() }
-            }
-        };
-        self.with_link(|link| link.send(&answer, &[]));
-    }
-
-    /// Has sshd's files say what the server has signed.
-    fn take_ssh_trust(&mut self, request: u64, document: &[u8]) {
-        let taken = self.ssh_trust.take(document, self.judge.trusted(), &self.identity.node_id);
-        let answer = match taken {
-            Ok(()) => ToLink::KeyTaken { request },
-            Err(error) => {
-                let message = format!("{error:#}");
-                tracing::warn!("what sshd may believe was not taken: {message}");
-                let (code, reason) = ("InternalServerError".to_owned(), "SshTrustNotTaken".to_owned());
-                ToLink::Refused { request, code, message, reason }
-            }
-        };
-        self.with_link(|link| link.send(&answer, &[]));
-    }
-
-    /// Takes a key for sshd: the grant is verified here like every other, so that the link half alone can let nobody in.
-    fn try_take_key(&mut self, grant: &[u8]) -> Result<(), Refusal> {
-        let grant = self.judge.admit(grant, clock::now())?;
-        let Action::AuthorizedKey(key) = grant.action else {
-            return Err(Refusal::denied("GrantMalformed", "the grant starts something and is for no key".to_owned()));
-        };
-        let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
-        self.listen_for_sshd()
-            .map_err(|error| Refusal::failed("KeySocket", &format!("the node cannot hand keys to sshd: {error:#}")))?;
-        let print = key.key.fingerprint();
-        tracing::info!(user = account.name, %print, request = key.request_id, by = grant.subject, "a key was pushed");
-        self.keys
-            .take(account.name, key, grant.subject, clock::monotonic())
-            .map_err(|error| Refusal::failed("TooManyKeys", &error.to_string()))
-    }
-
-    /// Listens for sshd's helper from the first key on.
-    fn listen_for_sshd(&mut self) -> anyhow::Result<()> {
-        if self.key_socket.is_none() {
-            let path = self.config.keys_socket_path(&self.data, &self.identity.node_id);
-            self.key_socket = Some(KeySocket::listen(&path)?);
-        }
-        Ok(())
-    }
-
-    /// Answers sshd's helper, as far as it goes without waiting.
-    fn answer_sshd(&mut self, now: Instant) {
-        let bundle = self.accounts.bundle();
-        let book = self.manages_accounts().then(|| self.accounts.book());
-        let registered = bundle.map(|bundle| Registered { bundle, book, config: &self.config, now: clock::now() });
-        if let Some(socket) = &mut self.key_socket {
-            socket.serve(&mut self.keys, registered.as_ref(), now);
-        }
-    }
-
-    fn start(&mut self, start: &Start) {
-        match self.try_start(start) {
-            Ok(session) => {
-                let id = session.id.clone();
-                self.sessions.insert(id.clone(), session);
-                self.hand_over(&id, Some(start.request));
-            }
-            Err(refusal) => {
-                tracing::warn!(reason = refusal.reason, "a start was refused: {}", refusal.message);
-                let refused = ToLink::Refused {
-                    request: start.request,
-                    code: refusal.code.to_owned(),
-                    message: refusal.message,
-                    reason: refusal.reason.to_owned(),
-                };
-                self.with_link(|link| link.send(&refused, &[]));
-            }
-        }
-    }
-
-    fn try_start(&mut self, start: &Start) -> Result<Session, Refusal> {
-        let grant = self.judge.admit(&start.grant, clock::now())?;
-        if self.stop_at.is_some() {
-            return Err(Refusal::failed("AgentStopping", "the agent on this node is stopping; try again later"));
-        }
-        if self.sessions.len() >= MAX_SESSIONS {
-            return Err(Refusal::failed("TooManySessions", "this node has as many sessions as it can hold; end some"));
-        }
-        if self.sessions.contains_key(&grant.session) {
-            return Err(Refusal::failed("SessionExists", "this node already has a session with this id"));
-        }
-        if grant.pty != start.terminal.is_some() {
-            return Err(Refusal::failed("TerminalMismatch", "grant and request differ on whether there is a terminal"));
-        }
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Refusal::failed("StartFailed", &format!("the node could not {what}: {error}"))
-        };
-        let ring = Ring::create().map_err(|error| failed("make the session's memory", &error))?;
-        if matches!(grant.action, Action::AuthorizedKey(_) | Action::Extend(_)) {
-            let message = "the grant is for a key, or for a session that runs, and starts nothing";
-            return Err(Refusal::denied("GrantMalformed", message.to_owned()));
-        }
-        if let Action::Connect(endpoints) = grant.action {
-            if !self.config.forwarding {
-                let message = "this node's owner lets no port sessions through (forwarding in agent.toml)".to_owned();
-                return Err(Refusal::denied("ForwardingOff", message));
-            }
-            let granted = reach::Granted::new(endpoints, grant.privileged);
-            return Ok(Session::port(grant.session, grant.os_user, granted, ring));
-        }
-        let allowed = self.config.allowed_users.as_deref();
-        default_user::make_if_missing(&grant.os_user, allowed, self.config.create_default_user)
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
-        let account = account::look_up(&grant.os_user, grant.privileged, allowed)
-            .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
-        let (processes, cgroup) = Processes::prepare(&grant.session, self.cgroups.as_ref());
-        let wish = Wish {
-            session: &grant.session,
-            account: &account,
-            action: &grant.action,
-            variables: &grant.variables,
-            terminal: start.terminal.as_ref(),
-            environment: &start.environment,
-            cgroup: cgroup.as_ref(),
-        };
-        let program = match &grant.action {
-            Action::Shell { .. } | Action::ShellCommand(_) => account.shell.display().to_string(),
-            Action::Command(command) => command.first().cloned().unwrap_or_default(),
-            // Returned above.
-            Action::Connect(_) | Action::Extend(_) | Action::AuthorizedKey(_) => String::new(),
-        };
-        match program::start(&wish, &self.surroundings) {
-            Ok(running) => {
-                let login = self.config.login_records.then(|| login_records::begin(&account, &running)).flatten();
-                Ok(Session::running(grant.session, account.name, ring, running, login, processes))
-            }
-            Err(error) => {
-                processes.remove();
-                let (code, text) =
-                    program::as_a_shell_would(&program, &error).ok_or_else(|| failed("start the program", &error))?;
-                let stream = if grant.pty { OutputStream::Stdout } else { OutputStream::Stderr };
-                print_into(&ring, stream, &text).map_err(|error| failed("use the session's memory", &error))?;
-                Ok(Session::failed(grant.session, account.name, ring, code, processes))
-            }
-        }
-    }
-
     fn online(&mut self) {
         self.offline_since = None;
         if !self.announced {
@@ -633,26 +428,6 @@ impl SpawnHalf {
     fn offline(&mut self, why: &str) {
         self.offline_since.get_or_insert_with(clock::monotonic);
         self.state.offline(why);
-    }
-
-    /// Takes a newer trust bundle, signed by the root that was pinned at join (T-20).
-    fn take_trust(&mut self, signed: &[u8]) {
-        use base64::Engine as _;
-        let verified = self.identity.root().and_then(|root| {
-            TrustBundle::verify(signed, &root, self.trust_version).context("the server's trust bundle is not good")
-        });
-        let bundle = match verified {
-            Ok(bundle) if bundle.version > self.trust_version => bundle,
-            Ok(_) => return,
-            Err(error) => return tracing::warn!(error = format!("{error:#}"), "a trust bundle was refused"),
-        };
-        self.trust_version = bundle.version;
-        self.judge.trust(bundle);
-        self.identity.trust_bundle = base64::engine::general_purpose::STANDARD.encode(signed);
-        if let Err(error) = self.data.store(&self.identity) {
-            // It holds for this run; the server sends it again at the next.
-            tracing::warn!(error = format!("{error:#}"), "the new trust bundle could not be stored");
-        }
     }
 
     fn stop(&mut self) -> ExitCode {
@@ -679,57 +454,6 @@ impl SpawnHalf {
         self.state.stopped();
         ExitCode::SUCCESS
     }
-}
-
-/// Why a start is refused.
-struct Refusal {
-    code: &'static str,
-    reason: &'static str,
-    message: String,
-}
-
-impl Refusal {
-    fn denied(reason: &'static str, message: String) -> Self {
-        Self { code: "AccessDeniedException", reason, message }
-    }
-
-    fn failed(reason: &'static str, message: &str) -> Self {
-        Self { code: "InternalServerError", reason, message: message.to_owned() }
-    }
-}
-
-impl From<GrantError> for Refusal {
-    fn from(error: GrantError) -> Self {
-        let reason = match error {
-            GrantError::Malformed(_) => "GrantMalformed",
-            GrantError::UnknownKey => "GrantKeyUnknown",
-            GrantError::BadSignature => "GrantSignatureWrong",
-            GrantError::NotNow => "GrantNotValidNow",
-            GrantError::OtherNode => "GrantForOtherNode",
-            GrantError::OtherEpoch => "GrantForOtherEpoch",
-            GrantError::Replayed => "GrantReplayed",
-            GrantError::BadUser => "OsUserInvalid",
-            GrantError::BadCommand | GrantError::BadProfile | GrantError::BadVariables => "CommandInvalid",
-            GrantError::BadConnect => "PortGrantInvalid",
-            GrantError::BadKey => "KeyInvalid",
-            GrantError::TooMany => "GrantsTooMany",
-        };
-        Self::denied(reason, error.to_string())
-    }
-}
-
-fn print_into(ring: &OwnedFd, stream: OutputStream, text: &str) -> anyhow::Result<()> {
-    let mut ring = Ring::open(ring)?;
-    // A terminal's line end; pipes take the bytes as they are.
-    let text = if stream == OutputStream::Stdout { text.replace('\n', "\r\n") } else { text.to_owned() };
-    let put = ring.fill(stream, MAX_CHUNK, |place| {
-        let count = text.len().min(place.len());
-        if let (Some(to), Some(from)) = (place.get_mut(..count), text.as_bytes().get(..count)) {
-            to.copy_from_slice(from);
-        }
-        Ok::<_, std::convert::Infallible>(count)
-    });
-    if put.is_none() { bail!("there is no room") } else { Ok(()) }
 }
 
 /// Reads the limits that programs shall get, then makes this process's own fit its work: no core files, and as many

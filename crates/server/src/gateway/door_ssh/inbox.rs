@@ -25,8 +25,9 @@ const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 /// Window up to which whoever keeps up borrows, as large as OpenSSH's own. OpenSSH's client keeps what it may send in one buffer
 /// that it copies each time it grows, so more is lent only where it is needed: over a long way.
 const EASY_WINDOW: u32 = 2 * 1024 * 1024;
-/// A reader that waits so long is at the end of a long way: at less, [`EASY_WINDOW`] carries 1.6 Gbit/s and more.
-const LONG_WAIT: Duration = Duration::from_millis(10);
+/// A reader that waits so long is at the end of a long way: at less, [`EASY_WINDOW`] carries 400 Mbit/s and more. On a busy machine
+/// a reader waits for its turn as long as 10 ms.
+const LONG_WAIT: Duration = Duration::from_millis(40);
 /// What all channels of a connection may borrow together beyond their first windows.
 const COMMON: u32 = 16 * 1024 * 1024;
 /// Data shorter than this is put together, so that what many small packets cost is their bytes.

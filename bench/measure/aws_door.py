@@ -35,6 +35,17 @@ def python_with_boto3():
     return None
 
 
+def register_key(environment, key):
+    """Registers an SSH key for the administrator, as `aws iam upload-ssh-public-key` does."""
+    python = python_with_boto3()
+    if not python:
+        raise RuntimeError("no Python with boto3, which registers the key: see scripts/deps test")
+    call = "import boto3, sys; boto3.client('iam').upload_ssh_public_key(UserName='admin', SSHPublicKeyBody=sys.argv[1])"
+    done = subprocess.run([python, "-c", call, key], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the key could not be registered: {done.stderr.strip()}")
+
+
 class Ways:
     """The three clients of one server."""
 

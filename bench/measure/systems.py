@@ -183,8 +183,9 @@ class Munjigi:
         answer = self.call("AmazonSSM.CreateActivation", wish)
         return answer["ActivationId"], answer["ActivationCode"]
 
-    def join(self, name, server=None):
-        """Enrols an agent under a name, by the server's own address or another one that leads there, and runs it."""
+    def join(self, name, server=None, settings=""):
+        """Enrols an agent under a name, by the server's own address or another one that leads there, and runs it, with lines
+        of settings of its own."""
         ident, code = self.activation()
         data = self.directory / f"agent-{name}"
         done = subprocess.run(
@@ -195,6 +196,9 @@ class Munjigi:
         )
         if done.returncode:
             raise RuntimeError(f"an agent could not join: {done.stderr.strip()}")
+        if settings:
+            with open(data / "agent.toml", "a") as file:
+                file.write(settings)
         self.agents[name] = processes.start(
             [*self.inside.get("agent", ()), self.binary, "agent", "run", "--data-dir", str(data)],
             self.directory / f"agent-{name}.log",

@@ -36,6 +36,10 @@ pub(crate) const DISMISSED_VARIABLE: &str = "MUNJIGI_ACCOUNTS_DISMISSED";
 /// Every account that is managed is in this group: for `AllowGroups` of sshd, and for people who look.
 const MARKER_GROUP: &str = "munjigi-users";
 
+/// What is wrong where the account files cannot be written at all (R16); fits a problem's detail.
+const READ_ONLY: &str = "/etc is read-only here, so no account can be made or changed: leave this node out of the rule and \
+                         have its sessions run as one account";
+
 /// What the worker works on.
 struct Worker {
     data: DataDir,
@@ -82,6 +86,12 @@ impl Worker {
         let work = reconcile(&self.bundle, &self.book, &system, &dismissed);
         self.problems.extend(work.problems);
         let mut failed: BTreeSet<String> = BTreeSet::new();
+        // Said once for each account and in words that help, instead of what each tool says.
+        let is_read_only = !work.steps.is_empty() && system::is_etc_read_only();
+        if is_read_only {
+            failed.extend(work.steps.iter().map(|step| step.os_user().to_owned()));
+            self.problems.extend(failed.iter().map(|os_user| Problem::failed(os_user, READ_ONLY)));
+        }
         for step in &work.steps {
             if failed.contains(step.os_user()) {
                 continue;

@@ -7,7 +7,7 @@ mod taking_over;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -197,11 +197,27 @@ fn the_server_away_changes_nothing(mut island: Island, jung_uid: u32) {
     let last = bundle.len() - 1;
     bundle[last] ^= 1;
     fs::write(&path, bundle).unwrap();
+    // Rules that cannot be read are no answer: nobody comes, and nobody leaves either.
+    let database = island.server.data_dir().join("munjigi.db");
+    let damage = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute(\"update account_rules set settings = '{'\"); d.commit()";
+    success(Command::new("python3").args(["-c", damage]).arg(database));
     island.server.start_again();
     island.run_agent("");
     island.iam(&["create-user", "--user-name", "new"]);
     island.add("new", "dev");
+    island.remove("kim", "dev");
+    let refused = output(&mut island.person("song").run(&["id"]));
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(island.etc("passwd"), before);
+    assert!(!island.is_locked("kim") && island.uid("new").is_none());
+    // Put again, they are an answer.
+    for (name, more) in [("dev", ["--groups", "builders"]), ("data", ["--grace", "1"])] {
+        let group = format!("group:{name}");
+        let rule = [name, "--who", group.as_str(), "--nodes", "*", "--mode", "synchronised"];
+        island.rule(&[&rule[..], &more].concat());
+    }
     wait_for("the next account", || island.uid("new"));
+    wait_for("kim's lock", || island.is_locked("kim").then_some(()));
     assert_eq!(island.uid("jung"), Some(jung_uid));
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use munjigi_core::account::bundle::AccountBundle;
 use munjigi_core::account::reconcile::{System, SystemUser};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Pid, Uid, User};
 
 use super::database::{GROUP, PASSWD};
@@ -36,6 +37,12 @@ pub(super) fn read(bundle: &AccountBundle, adopt_group: Option<&str>) -> anyhow:
         system.adoptable.clone_from(members);
     }
     Ok(system)
+}
+
+/// Tells whether the account files stand on something that is mounted read-only.
+pub(super) fn is_etc_read_only() -> bool {
+    // What cannot be asked is tried.
+    statvfs("/etc").is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn users(passwd: &str) -> BTreeMap<String, SystemUser> {

@@ -57,8 +57,8 @@ fn what_failed_is_tried_again_until_it_is_done() {
             output(&mut island.server.munjigi(&["account", "status", "--agent-dir", &agent, "--output", "json"]));
         (told.status.code(), serde_json::from_slice::<Value>(&told.stdout).unwrap())
     };
-    let (code, told) = status();
-    assert_eq!((code, &told["health"], &told["active"]), (Some(0), &json!("healthy"), &json!(1)), "{told}");
+    let told = wait_for("all to be well", || Some(status()).filter(|(code, _)| *code == Some(0))).1;
+    assert_eq!((&told["health"], &told["active"]), (&json!("healthy"), &json!(1)), "{told}");
 
     // The account cannot be locked: said, tried again, done.
     fs::write(broken("usermod"), "").unwrap();
@@ -170,4 +170,32 @@ fn a_server_that_starts_again_leaves_the_accounts_of_running_sessions() {
     let done = running.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "kim");
     wait_for("its end", || island.uid("kim").is_none().then_some(()));
+}
+
+#[test]
+fn where_etc_cannot_be_written_it_is_said_what_to_do() {
+    if !possible() {
+        return;
+    }
+    let island = Island::start("mount -o remount,bind,ro /etc;");
+    let before = island.etc("passwd");
+    island.iam(&["create-group", "--group-name", "dev"]);
+    member(&island, "kim");
+    synchronised(&island, &["--sudo", "ALL"]);
+    let problem = wait_for("the problem", || island.problem("kim"));
+    assert_eq!(problem["What"], "failed");
+    let detail = problem["Detail"].as_str().unwrap();
+    assert!(detail.contains("/etc is read-only here") && detail.ends_with("run as one account"), "{detail}");
+    let may = json!({ "Version": "2012-10-17", "Statement": { "Effect": "Allow", "Action": "ssm:StartSession", "Resource": "*" } });
+    let policy = may.to_string();
+    island.iam(&["put-user-policy", "--user-name", "kim", "--policy-name", "p", "--policy-document", &policy]);
+    let refused = output(&mut island.person("kim").run(&["id"]));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("leave this node out of the rule"), "{said}");
+    assert_eq!(island.etc("passwd"), before);
+    // Left out of the rules, its sessions run as the account that is named for them.
+    success(&mut island.server.munjigi(&["account", "rule", "delete", "dev"]));
+    island.iam(&["tag-user", "--user-name", "kim", "--tags", "Key=SSMSessionRunAs,Value=yoon"]);
+    fs::create_dir_all(island.home("yoon")).unwrap();
+    assert_eq!(island.person("kim").says(&["id", "-un"]), "yoon");
 }

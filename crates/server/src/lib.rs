@@ -63,6 +63,8 @@ pub struct Server {
     pub(crate) ssh_pushes: identity::ssh::Pushes,
     /// SSH logins that wait for somebody's approval.
     pub(crate) ssh_approvals: identity::ssh::approval::Approvals,
+    /// How many proofs at the SSH door were refused of late.
+    pub(crate) ssh_failures: identity::ssh::LoginFailures,
     /// The URL that people reach this server by, without a slash at its end.
     pub(crate) endpoint: String,
     pub(crate) audit: audit::AuditLog,

@@ -29,6 +29,7 @@ use crate::door::failures::Failures;
 use crate::gateway::Gateway;
 use crate::identity::mfa::Tries;
 use crate::identity::session_token::SessionTokens;
+use crate::identity::ssh::LoginFailures;
 use crate::identity::ssh::Pushes;
 use crate::identity::ssh::approval::Approvals;
 use crate::identity::{Authenticator, Identities, Providers};
@@ -131,6 +132,7 @@ impl Server {
             mfa_tries: Tries::default(),
             ssh_pushes: Pushes::default(),
             ssh_approvals: Approvals::default(),
+            ssh_failures: LoginFailures::default(),
             endpoint: endpoint.clone(),
             audit,
             recordings,

@@ -10,6 +10,7 @@ mod certificate;
 mod pushed;
 #[cfg(test)]
 mod tests;
+mod too_many;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 pub use certificate::authenticate_certificate;
 pub(crate) use pushed::{Push, Pushes};
+pub(crate) use too_many::LoginFailures;
 
 use super::{Caller, Identities, Principal};
 use crate::api::error::{ApiError, Denial};
@@ -322,6 +324,12 @@ pub enum SshRefusal {
     /// Nobody answered in time.
     #[error("nobody approved the login in time")]
     NotApproved,
+    /// The client answered nothing to the question about it, as one does that nobody watches.
+    #[error("the login was not approved yet, and nobody is there to wait for it")]
+    NotAwaited,
+    /// Too many proofs from there, or in all, were refused of late.
+    #[error("too many logins from this address, its network, or altogether were refused of late")]
+    TooManyFailures,
     /// The connection ended, or tried too often, and proved nobody.
     #[error("the connection proved nobody")]
     NobodyProved,
@@ -344,6 +352,8 @@ impl SshRefusal {
             Self::TooManyApprovals => "TooManyApprovals",
             Self::ApprovalDenied(_) => "ApprovalDenied",
             Self::NotApproved => "NotApproved",
+            Self::NotAwaited => "ApprovalNotAwaited",
+            Self::TooManyFailures => "TooManyFailures",
             Self::NobodyProved => "NobodyProved",
             Self::Failed(_) => "Failed",
         }
@@ -367,6 +377,7 @@ pub async fn would_take(server: &Server, key: &OfferedKey, _wish: &SshWish) -> b
 /// is used up. A refusal is in the trail when this returns.
 pub async fn authenticate_key(server: &Server, proved: ProvedKey, wish: &SshWish) -> Result<Caller, SshRefusal> {
     let identified = identify(server, &proved, wish).await;
+    let identified = identified.map_err(|refusal| server.ssh_failures.judge(refusal, wish.source, clock::now()));
     if let Err(refusal) = &identified {
         refused(server, wish, Some(&proved.fingerprint.to_string()), refusal).await;
     }

@@ -20,7 +20,7 @@ use super::channel::{ChannelSender, Controls, SshChannel};
 use super::files::FileService;
 use super::forwards::{Place, Refusal};
 use super::inbox::FIRST_WINDOW;
-use super::login::{invitation, is_weak, once};
+use super::login::{QUESTION, enough, invitation, is_awaited, is_weak, once};
 use super::shell::Program;
 use super::terminal::{self, Terminal};
 use super::{Asked, Conn, Login, MAX_CHANNELS, Origin, Road, Stage, describe, files, forwards, settings, shell};
@@ -220,7 +220,8 @@ impl Handler for Door {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
         let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
         let (server, proved) = (self.server.clone(), ProvedKey::new(&key));
-        Ok(self.admit(ssh::authenticate_key(&server, proved, &wish).await, login))
+        let outcome = enough(ssh::authenticate_key(&server, proved, &wish).await)?;
+        Ok(self.admit(outcome, login))
     }
 
     async fn auth_openssh_certificate(
@@ -230,7 +231,8 @@ impl Handler for Door {
     ) -> Result<Auth, Error> {
         let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
         let (server, proved) = (self.server.clone(), ProvedCertificate::new(&certificate));
-        Ok(self.admit(ssh::authenticate_certificate(&server, proved, &wish).await, login))
+        let outcome = enough(ssh::authenticate_certificate(&server, proved, &wish).await)?;
+        Ok(self.admit(outcome, login))
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -242,17 +244,24 @@ impl Handler for Door {
         self.logging_in();
         let Some((login, wish)) = self.wish(user) else { return Ok(Auth::reject()) };
         let server = self.server.clone();
-        // Asking for the method shows the link; the client's answer, which holds nothing, waits for the approval.
+        // Asking for the method shows the link; the client's answer waits for the approval.
         match (response, self.approval.take()) {
             (None, _) => match approval::begin(&server, &wish).await {
                 Ok(begun) => {
                     let instructions = invitation(&begun).into();
                     self.approval = Some(begun);
-                    Ok(Auth::Partial { name: "".into(), instructions, prompts: Vec::new().into() })
+                    let prompts = vec![(QUESTION.into(), true)].into();
+                    Ok(Auth::Partial { name: "".into(), instructions, prompts })
                 }
                 Err(refusal) => Ok(once(self.admit(Err(refusal), login))),
             },
-            (Some(_), Some(begun)) => Ok(once(self.admit(approval::wait(&server, begun).await, login))),
+            (Some(answers), Some(begun)) => {
+                let outcome = match is_awaited(answers) {
+                    true => approval::wait(&server, begun).await,
+                    false => approval::take(&server, begun).await,
+                };
+                Ok(once(self.admit(outcome, login)))
+            }
             (Some(_), None) => Ok(once(Auth::reject())),
         }
     }

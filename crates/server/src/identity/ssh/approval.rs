@@ -119,13 +119,27 @@ pub async fn begin(server: &Server, wish: &SshWish) -> Result<Approval, SshRefus
 
 /// Waits for the answer, at most [`LIFE`]. A refusal is in the trail when this returns.
 pub async fn wait(server: &Server, approval: Approval) -> Result<Caller, SshRefusal> {
+    outcome(server, approval, LIFE, SshRefusal::NotApproved).await
+}
+
+/// Takes the answer if it is there already: the client says that nobody waits for it.
+pub async fn take(server: &Server, approval: Approval) -> Result<Caller, SshRefusal> {
+    outcome(server, approval, Duration::ZERO, SshRefusal::NotAwaited).await
+}
+
+async fn outcome(
+    server: &Server,
+    approval: Approval,
+    limit: Duration,
+    without: SshRefusal,
+) -> Result<Caller, SshRefusal> {
     let Approval { wish, answer, code, .. } = approval;
-    let answered = tokio::time::timeout(LIFE, answer).await;
+    let answered = tokio::time::timeout(limit, answer).await;
     server.ssh_approvals.forget(&code);
     let outcome = match answered {
         Ok(Ok(Answer::Approved(caller))) => Ok(*caller),
         Ok(Ok(Answer::Denied { by })) => Err(SshRefusal::ApprovalDenied(by)),
-        Ok(Err(_)) | Err(_) => Err(SshRefusal::NotApproved),
+        Ok(Err(_)) | Err(_) => Err(without),
     };
     if let Err(refusal) = &outcome {
         refused(server, &wish, None, refusal).await;
@@ -237,7 +251,8 @@ fn new_code() -> String {
     bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte % 32))).map(|byte| char::from(*byte)).collect()
 }
 
-fn network(source: IpAddr) -> IpAddr {
+/// Returns the network that an address is counted with: of 24 bits, or 64 in IPv6.
+pub(super) fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();

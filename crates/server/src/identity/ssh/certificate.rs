@@ -17,6 +17,7 @@ pub async fn authenticate_certificate(
     wish: &SshWish,
 ) -> Result<Caller, SshRefusal> {
     let identified = identify(server, &proved, wish).await;
+    let identified = identified.map_err(|refusal| server.ssh_failures.judge(refusal, wish.source, clock::now()));
     if let Err(refusal) = &identified {
         let key = russh::keys::PublicKey::from(proved.certificate().public_key().clone());
         let fingerprint = Fingerprint::of(&key.to_bytes().unwrap_or_default()).to_string();

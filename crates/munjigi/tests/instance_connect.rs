@@ -14,7 +14,7 @@ use crate::harness::{TestAgent, TestServer, TestSshd, binary, output, python_too
 /// A server, a node, and an sshd that asks the node's agent.
 pub(crate) struct Stage {
     // Ends first: its directory is the server's.
-    agent: TestAgent,
+    pub(crate) agent: TestAgent,
     pub(crate) server: TestServer,
     pub(crate) sshd: TestSshd,
 }
@@ -46,14 +46,14 @@ impl Stage {
     }
 
     /// Calls `aws ec2-instance-connect send-ssh-public-key` for the key file `key`.
-    fn send(&self, key: &str, os_user: &str) -> Command {
+    pub(crate) fn send(&self, key: &str, os_user: &str) -> Command {
         let file = format!("file://{}", self.sshd.path(key).with_extension("pub").display());
         let mut aws = self.server.aws(&["ec2-instance-connect", "send-ssh-public-key", "--output", "json"]);
         aws.args(["--instance-id", &self.instance(), "--instance-os-user", os_user, "--ssh-public-key", &file]);
         aws
     }
 
-    fn push(&self, key: &str) -> Value {
+    pub(crate) fn push(&self, key: &str) -> Value {
         let answer: Value = serde_json::from_str(&success(&mut self.send(key, &user()))).unwrap();
         assert_eq!(answer["Success"], true, "{answer}");
         answer

@@ -2,6 +2,7 @@
 //! and logins that somebody approves, with OpenSSH's own client.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::faults::user;
 use crate::harness::aws_client::boto3;
 use crate::harness::browser::Browser;
-use crate::harness::ssh::end;
+use crate::harness::ssh::{Ran, end};
 use crate::harness::ssh_agent::{self, SecurityKey};
 use crate::harness::{TestServer, TestSsh, binary, output, success, wait_for};
 use crate::instance_connect::Stage;
@@ -206,6 +207,11 @@ impl Waiting {
             "ssh",
             &["-o", "BatchMode=no", "-o", "LogLevel=INFO", "-o", "PubkeyAuthentication=no", "web-1@gate", "echo in"],
         );
+        // Whoever is at the keyboard types y.
+        let typed = ssh.path("typed");
+        std::fs::write(&typed, "#!/bin/sh\necho y\n").unwrap();
+        std::fs::set_permissions(&typed, std::fs::Permissions::from_mode(0o755)).unwrap();
+        command.env("SSH_ASKPASS", typed).env("SSH_ASKPASS_REQUIRE", "force");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut shown = String::new();
@@ -322,6 +328,132 @@ fn a_login_is_approved_in_a_browser_whose_key_never_leaves_it() {
     assert_eq!(browser.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')"), "refused");
 }
 
+#[test]
+fn a_login_that_nobody_watches_is_sent_away_at_once() {
+    let server = server();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    // Without a terminal: as cron has it.
+    let mut alone = Command::new("setsid");
+    let options = ["-o", "BatchMode=no", "-o", "LogLevel=INFO", "-o", "PubkeyAuthentication=no"];
+    alone.args(["--wait", "ssh", "-F"]).arg(ssh.config()).args(options).args(["web-1@gate", "echo in"]);
+    ssh.configure(&mut alone);
+    let ran = Ran::of(alone, b"");
+    assert!(ran.code == Some(255) && ran.out.is_empty(), "{ran:?}");
+    assert!(ran.err.contains("/approve/") && ran.err.contains("Ctrl-C gives up"), "{ran:?}");
+    refused(&server, "ApprovalNotAwaited");
+
+    let known = success(Command::new("ssh-keygen").arg("-lf").arg(ssh.path("known_hosts")));
+    let print = known.split(' ').nth(1).unwrap();
+    let port = server.address().port().to_string();
+    if !std::path::Path::new("/usr/bin/plink").exists() {
+        eprintln!("no plink here: run `scripts/deps test`");
+        return;
+    }
+    let mut plink = Command::new("plink");
+    plink.args(["-batch", "-ssh", "-P", &port, "-hostkey", print, "web-1@127.0.0.1", "echo in"]);
+    ssh.configure(&mut plink);
+    let ran = Ran::of(plink, b"");
+    assert!(ran.code == Some(1) && ran.out.is_empty(), "{ran:?}");
+    // It went away by itself.
+    refused(&server, "NobodyProved");
+    let trail = success(&mut server.munjigi(&["audit", "--output", "json"]));
+    assert!(!trail.contains("\"NotApproved\""), "nobody waited: {trail}");
+}
+
+/// Returns an account that is no administrator's: keys of groups are good for no other. The test's own, unless that is
+/// root.
+fn ordinary() -> Option<String> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Some(user());
+    }
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+    let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let good = |field: &Vec<&str>| {
+        field[2].parse::<u32>().is_ok_and(|uid| (1000..60_000).contains(&uid)) && field[6].ends_with("sh")
+    };
+    fields.into_iter().find(good).map(|field| field[0].to_owned())
+}
+
+/// Options that an administrator wrote before keys of a group narrow what they are good for at a real sshd.
+#[test]
+fn options_before_the_keys_of_a_group_reach_sshd_and_others_are_refused() {
+    let Some(whom) = ordinary() else {
+        eprintln!("no ordinary account here, so there is nobody for whom keys of a group are good");
+        return;
+    };
+    let stage = Stage::new("");
+    let put = |name: &str, options: &str| {
+        let key = stage.sshd.new_key(name);
+        let file = stage.sshd.path(&format!("{name}.keys"));
+        std::fs::write(&file, format!("{options} {key}")).unwrap();
+        let mut put = stage.server.munjigi(&["account", "key-file", "put", name]);
+        put.arg(&file).args(["--os-user", &whom, "--nodes", "*"]);
+        output(&mut put)
+    };
+    for (name, options) in [
+        ("near", r#"from="127.0.0.1,::1""#),
+        ("far", r#"from="192.0.2.0/24""#),
+        ("bound", r#"command="echo bound: $SSH_ORIGINAL_COMMAND; echo \"in\"",restrict"#),
+        ("over", r#"expiry-time="20200101""#),
+        ("later", r#"expiry-time="20990101""#),
+    ] {
+        let done = put(name, options);
+        assert!(done.status.success(), "{name}: {done:?}");
+    }
+    let others =
+        [r#"environment="A=b""#, r#"principals="root",cert-authority"#, r#"permitopen="a:1""#, "restrict,restrict"];
+    for (number, bad) in others.into_iter().enumerate() {
+        let done = put(&format!("bad{number}"), bad);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains("before a key may stand only"), "{bad}: {said}");
+    }
+    let lines = wait_for("the keys to reach the node", || {
+        let mut helper = Command::new(binary());
+        helper.args(["authorized-keys", "--socket"]).arg(stage.sshd.path("keys.sock")).arg(&whom);
+        Some(success(&mut helper)).filter(|lines| lines.lines().count() == 5)
+    });
+    // In one form, whatever was written.
+    assert!(
+        lines.contains(r#"restrict,command="echo bound: $SSH_ORIGINAL_COMMAND; echo \"in\"" ssh-ed25519 "#),
+        "{lines}"
+    );
+    // What sshd is told for that account it is told here for the test's own, whoever that is.
+    std::fs::write(stage.sshd.path("authorized"), &lines).unwrap();
+    for (name, good) in [("near", true), ("later", true), ("bound", true), ("far", false), ("over", false)] {
+        assert_eq!(stage.sshd.lets_in(name), good, "{name}");
+    }
+    let ran = output(stage.sshd.ssh("bound", &user(), &[]).arg("rm -rf /nowhere"));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "bound: rm -rf /nowhere\nin\n");
+}
+
+#[test]
+fn nobody_is_asked_about_accounts_of_the_nodes_owner() {
+    let mut stage = Stage::new(&format!("[session]\ndefault_os_user = \"{}\"\n", user()));
+    stage.sshd.new_key("kim");
+    upload(&stage.server, "admin", &stage.sshd.path("kim.pub"));
+    wait_for("the key to reach the node", || stage.sshd.lets_in("kim").then_some(()));
+    let settings = stage.agent.data_dir().join("agent.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, format!("{text}local_users = ['{}']\n", user())).unwrap();
+    stage.agent.stop();
+    stage.agent.run_again();
+    assert!(!stage.sshd.lets_in("kim"));
+    assert!(stage.sshd.lets_in("own"), "its own files hold");
+    // A push is refused and says why, and another command that sshd would be told of is not asked either.
+    stage.sshd.new_key("pushed");
+    let push = output(&mut stage.send("pushed", &user()));
+    let said = String::from_utf8_lossy(&push.stderr).into_owned();
+    assert!(!push.status.success() && said.contains("is local"), "{said}");
+    assert!(!stage.sshd.lets_in("pushed"));
+    let mut helper = Command::new(binary());
+    helper.args(["authorized-keys", "--socket"]).arg(stage.sshd.path("keys.sock")).arg(user());
+    assert_eq!(success(helper.args(["--", "/bin/echo", "asked"])), "");
+    let mut helper = Command::new(binary());
+    helper.args(["authorized-keys", "--socket"]).arg(stage.sshd.path("keys.sock")).arg("nobody");
+    assert_eq!(success(helper.args(["--", "/bin/echo", "asked"])), "asked\n");
+}
+
 /// The keys of people at a node's own sshd, through the same helper as pushed ones.
 #[test]
 fn plain_sshd_takes_registered_keys_also_while_the_server_is_away_and_not_when_they_are_gone() {
@@ -363,6 +495,30 @@ fn plain_sshd_takes_registered_keys_also_while_the_server_is_away_and_not_when_t
     for _ in 0..3 {
         assert!(stage.sshd.lets_in("kim"), "from the agent's memory");
     }
+    // An agent that starts while the server is away knows what it was told, as the server signed it.
+    let bundle = stage.agent.data_dir().join("accounts.bundle");
+    let signed = std::fs::read(&bundle).unwrap();
+    stage.agent.stop();
+    assert!(!stage.sshd.lets_in("kim"), "nobody answers");
+    stage.agent.run_alone();
+    wait_for("the keys from disk", || stage.sshd.lets_in("kim").then_some(()));
+    stage.agent.stop();
+    let mut altered = signed.clone();
+    let at = altered.len() / 2;
+    altered[at] ^= 1;
+    std::fs::write(&bundle, altered).unwrap();
+    let state = stage.agent.data_dir().join("state.json");
+    std::fs::remove_file(&state).unwrap();
+    stage.agent.run_alone();
+    // It has read its files when it says that the server is away.
+    wait_for("the agent to start", || {
+        std::fs::read_to_string(&state).is_ok_and(|text| text.contains("false")).then_some(())
+    });
+    assert!(!stage.sshd.lets_in("kim"), "what the server did not sign is worth nothing");
+    stage.agent.stop();
+    std::fs::write(&bundle, signed).unwrap();
+    stage.agent.run_alone();
+    wait_for("the keys from disk again", || stage.sshd.lets_in("kim").then_some(()));
     stage.server.start_again();
     // Policy decides, not the registration alone.
     let deny = json!({ "Version": "2012-10-17", "Statement": {

@@ -103,6 +103,11 @@ impl SpawnHalf {
         let Action::AuthorizedKey(key) = grant.action else {
             return Err(Refusal::denied("GrantMalformed", "the grant starts something and is for no key".to_owned()));
         };
+        if self.config.local_users.contains(&grant.os_user) {
+            let message =
+                format!("this node's owner says that `{}` is local: sshd asks nobody about it", grant.os_user);
+            return Err(Refusal::denied("LocalUser", message));
+        }
         let account = account::look_up(&grant.os_user, grant.privileged, self.config.allowed_users.as_deref())
             .map_err(|error| Refusal::denied(error.reason(), error.to_string()))?;
         self.listen_for_sshd()
@@ -129,7 +134,7 @@ impl SpawnHalf {
         let book = self.manages_accounts().then(|| self.accounts.book());
         let registered = bundle.map(|bundle| Registered { bundle, book, config: &self.config, now: clock::now() });
         if let Some(socket) = &mut self.key_socket {
-            socket.serve(&mut self.keys, registered.as_ref(), now);
+            socket.serve(&mut self.keys, registered.as_ref(), &self.config.local_users, now);
         }
     }
 

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use munjigi_core::ssh::lookup::{self, MAX_QUESTION, Question};
+use munjigi_core::account::bundle::BundleKey;
+use munjigi_core::ssh::key_options::KeyLine;
+use munjigi_core::ssh::lookup::{self, LOCAL_ANSWER, MAX_QUESTION, Question};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
 
@@ -89,10 +91,16 @@ impl KeySocket {
         self.asking.iter().map(|asking| asking.until).min()
     }
 
-    /// Accepts, reads and answers as far as it goes without waiting.
-    pub(crate) fn serve(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, now: Instant) {
+    /// Accepts, reads and answers as far as it goes without waiting. Nothing is looked up for the accounts that are `local`.
+    pub(crate) fn serve(
+        &mut self,
+        keys: &mut Keys,
+        registered: Option<&Registered<'_>>,
+        local: &[String],
+        now: Instant,
+    ) {
         self.accept(now);
-        self.asking.retain_mut(|asking| asking.until > now && asking.go_on(keys, registered, now));
+        self.asking.retain_mut(|asking| asking.until > now && asking.go_on(keys, registered, local, now));
     }
 
     fn accept(&mut self, now: Instant) {
@@ -121,7 +129,7 @@ impl Drop for KeySocket {
 
 impl Asking {
     /// Reads what there is and answers a whole question. Returns whether more is to come.
-    fn go_on(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, now: Instant) -> bool {
+    fn go_on(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, local: &[String], now: Instant) -> bool {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
@@ -134,14 +142,10 @@ impl Asking {
             if let Some(end) = self.question.iter().position(|byte| *byte == b'\n') {
                 let question = Question::decode(self.question.get(..end).unwrap_or_default());
                 if let Some(question) = question {
-                    // Pushed keys come first; among those that fit one offered key there is no other difference.
-                    let mut given = keys.answer(&question, ssh_connection(self.pid), now);
-                    for key in registered.iter().flat_map(|registered| registered.answer(&question)) {
-                        if !given.contains(&key.key) {
-                            given.push(key.key.clone());
-                        }
-                    }
-                    let answer = lookup::encode_answer(&given);
+                    let answer = match local.contains(&question.os_user) {
+                        true => LOCAL_ANSWER.to_owned(),
+                        false => self.answer(&question, keys, registered, now),
+                    };
                     // An answer is far smaller than the socket's buffer; a peer that left gets none.
                     let _ = self.stream.write_all(answer.as_bytes());
                 }
@@ -151,6 +155,25 @@ impl Asking {
                 return false;
             }
         }
+    }
+
+    fn answer(
+        &self,
+        question: &Question,
+        keys: &mut Keys,
+        registered: Option<&Registered<'_>>,
+        now: Instant,
+    ) -> String {
+        // Pushed keys come first; among those that fit one offered key there is no other difference.
+        let pushed = keys.answer(question, ssh_connection(self.pid), now);
+        let mut given: Vec<KeyLine> = pushed.into_iter().map(KeyLine::from).collect();
+        for BundleKey { key, options, .. } in registered.iter().flat_map(|registered| registered.answer(question)) {
+            // Of one key in two places the first counts, as in sshd's own files.
+            if !given.iter().any(|line| line.key == *key) {
+                given.push(KeyLine { options: options.clone(), key: key.clone() });
+            }
+        }
+        lookup::encode_answer(&given)
     }
 }
 
@@ -230,7 +253,7 @@ mod tests {
     fn ask(socket: &mut KeySocket, keys: &mut Keys, question: &[u8]) -> String {
         let mut stream = UnixStream::connect(&socket.path).unwrap();
         stream.write_all(question).unwrap();
-        socket.serve(keys, None, Instant::now());
+        socket.serve(keys, None, &["ansible".to_owned()], Instant::now());
         let mut answer = String::new();
         stream.set_nonblocking(true).unwrap();
         // Closed at once, or nothing yet.
@@ -244,6 +267,7 @@ mod tests {
         let good = format!("munjigi-keys 1 alice {KEY}\n");
         assert_eq!(ask(&mut socket, &mut keys, good.as_bytes()), format!("key {KEY}\nend\n"));
         assert_eq!(ask(&mut socket, &mut keys, b"munjigi-keys 1 bob - -\n"), "end\n");
+        assert_eq!(ask(&mut socket, &mut keys, b"munjigi-keys 1 ansible - -\n"), "local\nend\n");
         for bad in [&b"\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"munjigi-keys 1 ../a - -\n", &[0; MAX_QUESTION + 1]] {
             assert_eq!(ask(&mut socket, &mut keys, bad), "");
         }
@@ -256,11 +280,11 @@ mod tests {
         let waiting: Vec<UnixStream> =
             (0..MAX_PER_USER + 5).map(|_| UnixStream::connect(&socket.path).unwrap()).collect();
         let now = Instant::now();
-        socket.serve(&mut keys, None, now);
+        socket.serve(&mut keys, None, &[], now);
         assert_eq!(socket.asking.len(), MAX_PER_USER);
         assert_eq!(socket.descriptors().count(), 1 + MAX_PER_USER);
         assert!(socket.next_end().is_some());
-        socket.serve(&mut keys, None, now + QUESTION + Duration::from_millis(1));
+        socket.serve(&mut keys, None, &[], now + QUESTION + Duration::from_millis(1));
         assert!(socket.asking.is_empty());
         let mut line = String::new();
         assert_eq!(std::io::BufReader::new(&waiting[0]).read_line(&mut line).unwrap(), 0);

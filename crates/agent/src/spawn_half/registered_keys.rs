@@ -80,6 +80,7 @@ mod tests {
     use munjigi_core::account::bundle::{AccountMode, BundleAccount, Sudo};
     use munjigi_core::id::NodeId;
     use munjigi_core::ssh::PublicKey;
+    use munjigi_core::ssh::key_options::KeyOptions;
     use nix::unistd::{Uid, User};
 
     use super::*;
@@ -94,6 +95,7 @@ mod tests {
             sources: Vec::new(),
             expires: None,
             privileged,
+            options: KeyOptions::default(),
         }
     }
 

@@ -13,12 +13,16 @@ use ipnet::IpNet;
 use crate::grant::valid_os_user;
 use crate::id::NodeId;
 use crate::ssh::PublicKey;
+use crate::ssh::key_options::{KeyOptions, MAX_OPTIONS};
 use crate::time::Timestamp;
 use crate::trust::{KeyId, TrustBundle};
 use crate::wire::bytes::{FieldError, FieldReader, FieldWriter};
 
 /// Keeps a bundle's signature from passing for one of another purpose (T-21).
 const CONTEXT: &[u8] = b"munjigi account bundle v1\0";
+/// The same with options before keys. It is written only where there are some: a node that does not know them must not
+/// believe that a key is good without.
+const CONTEXT_WITH_OPTIONS: &[u8] = b"munjigi account bundle v2\0";
 /// Most bytes of a signed bundle; fits the node's files, which are at most 1 MiB.
 pub const MAX_BUNDLE_BYTES: usize = 768 * 1024;
 /// Most accounts of one node.
@@ -98,6 +102,8 @@ pub struct BundleKey {
     pub expires: Option<Timestamp>,
     /// Whether it is good for an account that is privileged on the node, too (T-54).
     pub privileged: bool,
+    /// What sshd is told of it beside: what narrows it.
+    pub options: KeyOptions,
 }
 
 /// One account on the node.
@@ -278,15 +284,18 @@ impl AccountBundle {
     }
 
     fn body(&self) -> Vec<u8> {
-        let mut body = FieldWriter::new(CONTEXT);
+        let own = self.accounts.iter().flat_map(|account| &account.keys);
+        let mut keys = own.chain(self.key_files.iter().flat_map(|file| &file.keys));
+        let options = keys.any(|key| !key.options.is_empty());
+        let mut body = FieldWriter::new(if options { CONTEXT_WITH_OPTIONS } else { CONTEXT });
         body.text(self.node.as_str()).u64(self.version).i64(self.issued.0).u64(self.accounts.len() as u64);
         for account in &self.accounts {
-            put_account(&mut body, account);
+            put_account(&mut body, account, options);
         }
         body.u64(self.key_files.len() as u64);
         for file in &self.key_files {
             body.text(&file.group).texts(&file.os_users);
-            put_keys(&mut body, &file.keys);
+            put_keys(&mut body, &file.keys, options);
         }
         body.finish()
     }
@@ -318,19 +327,20 @@ impl AccountBundle {
     }
 
     fn read(body: &[u8]) -> Result<Self, FieldError> {
-        let mut fields = FieldReader::new(body, CONTEXT)?;
+        let options = body.starts_with(CONTEXT_WITH_OPTIONS);
+        let mut fields = FieldReader::new(body, if options { CONTEXT_WITH_OPTIONS } else { CONTEXT })?;
         let node = NodeId::parse(fields.text(32)?).map_err(|_| FieldError::Unknown)?;
         let (version, issued) = (fields.u64()?, Timestamp(fields.i64()?));
         let mut accounts = Vec::new();
         for _ in 0..count(&mut fields, MAX_ACCOUNTS)? {
-            accounts.push(get_account(&mut fields)?);
+            accounts.push(get_account(&mut fields, options)?);
         }
         let mut key_files = Vec::new();
         for _ in 0..count(&mut fields, MAX_KEY_FILES)? {
             key_files.push(KeyFile {
                 group: fields.text(MAX_TEXT_BYTES)?.to_owned(),
                 os_users: fields.texts(MAX_ACCOUNTS, MAX_ACCOUNTS * 32)?,
-                keys: get_keys(&mut fields)?,
+                keys: get_keys(&mut fields, options)?,
             });
         }
         fields.end()?;
@@ -359,7 +369,7 @@ fn count(fields: &mut FieldReader<'_>, most: usize) -> Result<usize, FieldError>
     usize::try_from(fields.u64()?).ok().filter(|count| *count <= most).ok_or(FieldError::TooLong(most))
 }
 
-fn put_account(body: &mut FieldWriter, account: &BundleAccount) {
+fn put_account(body: &mut FieldWriter, account: &BundleAccount, options: bool) {
     let state = match account.state {
         AccountState::Active => 1,
         AccountState::Locked => 2,
@@ -379,10 +389,10 @@ fn put_account(body: &mut FieldWriter, account: &BundleAccount) {
         Sudo::Commands(commands) => body.u8(2).texts(commands),
     };
     body.text(&account.shell).u8(u8::from(account.remove_home));
-    put_keys(body, &account.keys);
+    put_keys(body, &account.keys, options);
 }
 
-fn get_account(fields: &mut FieldReader<'_>) -> Result<BundleAccount, FieldError> {
+fn get_account(fields: &mut FieldReader<'_>, options: bool) -> Result<BundleAccount, FieldError> {
     Ok(BundleAccount {
         os_user: fields.text(32)?.to_owned(),
         uid: u32::try_from(fields.u64()?).map_err(|_| FieldError::Unknown)?,
@@ -409,11 +419,11 @@ fn get_account(fields: &mut FieldReader<'_>) -> Result<BundleAccount, FieldError
         },
         shell: fields.text(MAX_TEXT_BYTES)?.to_owned(),
         remove_home: flag(fields)?,
-        keys: get_keys(fields)?,
+        keys: get_keys(fields, options)?,
     })
 }
 
-fn put_keys(body: &mut FieldWriter, keys: &[BundleKey]) {
+fn put_keys(body: &mut FieldWriter, keys: &[BundleKey], options: bool) {
     body.u64(keys.len() as u64);
     for key in keys {
         let sources: Vec<String> = key.sources.iter().map(ToString::to_string).collect();
@@ -423,10 +433,13 @@ fn put_keys(body: &mut FieldWriter, keys: &[BundleKey]) {
             None => body.u8(0),
         };
         body.u8(u8::from(key.privileged));
+        if options {
+            body.text(&key.options.to_string());
+        }
     }
 }
 
-fn get_keys(fields: &mut FieldReader<'_>) -> Result<Vec<BundleKey>, FieldError> {
+fn get_keys(fields: &mut FieldReader<'_>, with_options: bool) -> Result<Vec<BundleKey>, FieldError> {
     let mut keys = Vec::new();
     for _ in 0..count(fields, MAX_KEYS)? {
         let (kind, blob) = (fields.text(64)?, fields.bytes(MAX_KEY_BYTES)?);
@@ -442,7 +455,17 @@ fn get_keys(fields: &mut FieldReader<'_>) -> Result<Vec<BundleKey>, FieldError> 
             sources.push(range);
         }
         let expires = if flag(fields)? { Some(Timestamp(fields.i64()?)) } else { None };
-        keys.push(BundleKey { key, principal, key_id, sources, expires, privileged: flag(fields)? });
+        let privileged = flag(fields)?;
+        let mut options = KeyOptions::default();
+        if with_options {
+            let text = fields.text(MAX_OPTIONS)?;
+            options = KeyOptions::parse(text).map_err(|_| FieldError::Unknown)?;
+            // One encoding per value.
+            if options.to_string() != text {
+                return Err(FieldError::Unknown);
+            }
+        }
+        keys.push(BundleKey { key, principal, key_id, sources, expires, privileged, options });
     }
     Ok(keys)
 }

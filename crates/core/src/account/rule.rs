@@ -12,7 +12,7 @@ use super::bundle::{
 };
 use super::names::Mapping;
 use crate::grant::valid_os_user;
-use crate::ssh::PublicKey;
+use crate::ssh::key_options::{KeyLine, KeyLineError};
 use crate::target::Selector;
 
 /// Most entries of a list of people or nodes.
@@ -232,13 +232,13 @@ pub struct KeyFileSettings {
     pub os_users: Vec<String>,
     /// On which nodes.
     pub nodes: Vec<Place>,
-    /// The keys, each as in an `.pub` file.
+    /// The keys, each as in an `.pub` file, or with options before it that narrow it.
     pub keys: Vec<String>,
 }
 
 impl KeyFileSettings {
     /// Checks the settings and returns the keys.
-    pub fn check(&self) -> Result<Vec<PublicKey>, RuleError> {
+    pub fn check(&self) -> Result<Vec<KeyLine>, RuleError> {
         let wrong = |why| Err(RuleError::Settings(why));
         if self.os_users.is_empty() || self.os_users.len() > MAX_ENTRIES {
             return wrong("OsUsers must name the 1 to 64 accounts that the keys open");
@@ -252,8 +252,13 @@ impl KeyFileSettings {
         if self.keys.len() > MAX_KEYS {
             return wrong("Keys must be at most 256");
         }
-        let parsed: Result<Vec<PublicKey>, _> = self.keys.iter().map(|line| PublicKey::parse(line)).collect();
-        parsed.map_err(|_| RuleError::Settings("Keys must be SSH public keys as in .pub files, without options"))
+        let parsed: Result<Vec<KeyLine>, _> = self.keys.iter().map(|line| KeyLine::parse(line)).collect();
+        parsed.map_err(|error| match error {
+            KeyLineError::Key(_) => RuleError::Settings("Keys must be SSH public keys as in .pub files"),
+            _ => RuleError::Settings(
+                "before a key may stand only from, command, restrict, no-… and expiry-time, each once and as sshd takes it",
+            ),
+        })
     }
 
     /// Tells whether the keys are good on a node.

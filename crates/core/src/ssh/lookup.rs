@@ -2,13 +2,13 @@
 //! back, ASCII only.
 //!
 //! Question: `munjigi-keys 1 USER TYPE BASE64` (type and key as sshd offers them, or `- -` when it did not say) and a
-//! line feed. Answer: for each key that is good now a line `key TYPE BASE64`, then the line `end`. An answer without
-//! `end` was cut off and is worth nothing.
+//! line feed. Answer: for each key that is good now a line `key [OPTIONS] TYPE BASE64`, then the line `end`; or the lines
+//! `local` and `end` for an account that is none of the agent's business. An answer without `end` was cut off and is worth nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::PublicKey;
+use super::key_options::KeyLine;
 use crate::grant::valid_os_user;
 
 /// Longest question in bytes; a certificate offered by sshd can be long, other keys are far shorter.
@@ -19,6 +19,9 @@ pub const MAX_KEYS: usize = 64;
 pub const MAX_ANSWER: usize = 64 * 1024;
 const VERSION: &str = "munjigi-keys 1";
 const LAST: &str = "end";
+const LOCAL: &str = "local";
+/// The answer for an account of which the node's owner says that nobody is asked about it.
+pub const LOCAL_ANSWER: &str = "local\nend\n";
 const NOTHING: &str = "-";
 
 /// What sshd wants to know.
@@ -62,42 +65,59 @@ pub fn valid_kind(kind: &str) -> bool {
     (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_graphic() && b != b',')
 }
 
-/// Writes an answer.
-pub fn encode_answer<'k>(keys: impl IntoIterator<Item = &'k PublicKey>) -> String {
+/// Writes an answer; what has no room in it is left out.
+pub fn encode_answer<'k>(keys: impl IntoIterator<Item = &'k KeyLine>) -> String {
     let mut answer = String::new();
     for key in keys.into_iter().take(MAX_KEYS) {
-        answer.push_str("key ");
-        answer.push_str(&key.line());
-        answer.push('\n');
+        let line = format!("key {}\n", key.line());
+        if answer.len() + line.len() + LAST.len() < MAX_ANSWER {
+            answer.push_str(&line);
+        }
     }
     answer.push_str(LAST);
     answer.push('\n');
     answer
 }
 
+/// What an agent answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The keys that are good.
+    Keys(Vec<KeyLine>),
+    /// Nobody is to be asked about this account.
+    Local,
+}
+
 /// Reads an answer; `None` if it is not whole or holds anything but keys.
-pub fn decode_answer(answer: &[u8]) -> Option<Vec<PublicKey>> {
+pub fn decode_answer(answer: &[u8]) -> Option<Answer> {
     let answer = std::str::from_utf8(answer).ok().filter(|answer| answer.len() <= MAX_ANSWER)?;
     let mut lines = answer.strip_suffix('\n')?.split('\n');
-    let mut keys = Vec::new();
+    let (mut keys, mut local) = (Vec::new(), false);
     loop {
         match lines.next()? {
             LAST => break,
-            _ if keys.len() >= MAX_KEYS => return None,
-            line => keys.push(PublicKey::parse(line.strip_prefix("key ")?).ok()?),
+            LOCAL if keys.is_empty() && !local => local = true,
+            _ if keys.len() >= MAX_KEYS || local => return None,
+            line => keys.push(KeyLine::parse(line.strip_prefix("key ")?).ok()?),
         }
     }
-    lines.next().is_none().then_some(keys)
+    let answer = if local { Answer::Local } else { Answer::Keys(keys) };
+    lines.next().is_none().then_some(answer)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::PublicKey;
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 
     fn key() -> PublicKey {
         PublicKey::parse(KEY).unwrap()
+    }
+
+    fn bound() -> KeyLine {
+        KeyLine::parse(&format!(r#"restrict,command="echo \"x y\"" {KEY}"#)).unwrap()
     }
 
     #[test]
@@ -108,10 +128,10 @@ mod tests {
             let text = question.encode();
             assert_eq!(Question::decode(text.strip_suffix('\n').unwrap().as_bytes()), Some(question));
         }
-        for keys in [vec![], vec![key()], vec![key(), key()]] {
-            assert_eq!(decode_answer(encode_answer(&keys).as_bytes()), Some(keys));
+        for keys in [vec![], vec![key().into()], vec![bound(), key().into()]] {
+            assert_eq!(decode_answer(encode_answer(&keys).as_bytes()), Some(Answer::Keys(keys)));
         }
-        assert_eq!(encode_answer(&[key()]), format!("key {KEY}\nend\n"));
+        assert_eq!(encode_answer(&[key().into()]), format!("key {KEY}\nend\n"));
     }
 
     #[test]
@@ -146,7 +166,8 @@ mod tests {
         crate::mutate::each(question.as_bytes(), 0x6c6f_6f6b, |bytes| drop(Question::decode(bytes)));
         let answer = format!("key {KEY}\nend\n");
         crate::mutate::each(answer.as_bytes(), 0x616e_7377, |bytes| {
-            assert!(decode_answer(bytes).is_none_or(|keys| keys.len() <= MAX_KEYS));
+            let bounded = |answer| !matches!(answer, Answer::Keys(keys) if keys.len() > MAX_KEYS);
+            assert!(decode_answer(bytes).is_none_or(bounded));
         });
     }
 }

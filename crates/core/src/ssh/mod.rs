@@ -3,6 +3,7 @@
 //! private keys, no SSH connections.
 
 pub mod certificate;
+pub mod key_options;
 pub mod krl;
 pub mod login;
 pub mod login_name;

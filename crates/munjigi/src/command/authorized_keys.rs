@@ -20,7 +20,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Parser as _};
 use munjigi_core::grant::valid_os_user;
 use munjigi_core::ssh::PublicKey;
-use munjigi_core::ssh::lookup::{self, MAX_ANSWER, Question, valid_kind};
+use munjigi_core::ssh::key_options::KeyLine;
+use munjigi_core::ssh::lookup::{self, Answer, MAX_ANSWER, Question, valid_kind};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
 
@@ -90,9 +91,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { socket, user, key_type, key, other } = arguments;
     // The default action of SIGALRM ends the process.
     nix::unistd::alarm::set(LAST_RESORT_SECS);
-    let asked = question(user, key_type, key).map(|question| ask(&socket, &question));
+    let asked = match question(user.clone(), key_type, key) {
+        Some(question) => Some(ask(&socket, &question)),
+        // The other command may know such a key, unless nobody is to be asked about the account.
+        None if !other.is_empty() && valid_os_user(&user) => {
+            let whether_local = ask(&socket, &Question { os_user: user, offered: None });
+            Some(whether_local.map(|answer| if answer == Answer::Local { answer } else { Answer::Keys(Vec::new()) }))
+        }
+        None => None,
+    };
     let keys = match asked {
-        Some(Ok(keys)) => keys,
+        Some(Ok(Answer::Keys(keys))) => keys,
+        // Nobody is asked about it, so neither is the other command.
+        Some(Ok(Answer::Local)) => return Ok(()),
         // Not a name or key that could ever have been pushed.
         None => Vec::new(),
         Some(Err(error)) if other.is_empty() => return Err(error),
@@ -133,12 +144,12 @@ fn question(os_user: String, kind: Option<String>, key: Option<String>) -> Optio
     Some(Question { os_user, offered })
 }
 
-fn ask(socket: &Path, question: &Question) -> anyhow::Result<Vec<PublicKey>> {
+fn ask(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
     let shown = socket.display();
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         // The agent listens from its first key on.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Answer::Keys(Vec::new())),
         Err(error) => {
             return Err(error).with_context(|| format!("the agent does not answer at {shown}; does it run?"));
         }
@@ -172,11 +183,13 @@ fn ask(socket: &Path, question: &Question) -> anyhow::Result<Vec<PublicKey>> {
             bail!("the answer at {shown} is too long");
         }
     }
-    let keys = lookup::decode_answer(&answer).with_context(|| format!("the answer at {shown} is not whole"))?;
+    let answer = lookup::decode_answer(&answer).with_context(|| format!("the answer at {shown} is not whole"))?;
+    let Answer::Keys(keys) = answer else { return Ok(answer) };
     let offered = question.offered.as_ref();
     // What was not offered is of no use to sshd.
-    let fits = |key: &PublicKey| offered.is_none_or(|(kind, blob)| key.kind().as_str() == kind && key.blob() == blob);
-    Ok(keys.into_iter().filter(fits).collect())
+    let fits =
+        |line: &KeyLine| offered.is_none_or(|(kind, blob)| line.key.kind().as_str() == kind && line.key.blob() == blob);
+    Ok(Answer::Keys(keys.into_iter().filter(fits).collect()))
 }
 
 /// The same demand as sshd's on its own command: nobody but root may have written the program.

@@ -282,6 +282,14 @@ impl TestAgent {
         self.node = node;
     }
 
+    /// Runs the agent (again) without waiting for its server, which is away.
+    pub(crate) fn run_alone(&mut self) {
+        let mut command = Command::new(binary());
+        command.args(["agent", "run", "--data-dir"]).arg(&self.data_dir);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        self.process = Some(Running { child });
+    }
+
     /// Runs the agent (again) by a program that ends by running it, until it is online.
     pub(crate) fn run_under(&mut self, program: &[&str]) {
         let mut command = Command::new(program[0]);

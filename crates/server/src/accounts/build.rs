@@ -72,8 +72,9 @@ fn key_files(view: &View, node: &Node) -> Vec<KeyFile> {
         view.key_files.iter().filter(|file| file.settings.holds_on(node.id.as_str(), &node.name, tags.clone()));
     let read = |file: &crate::store::StoredKeyFile| {
         let name = file.name.as_str();
-        let keys = file.settings.check().ok()?.into_iter().map(|key| BundleKey {
-            key,
+        let keys = file.settings.check().ok()?.into_iter().map(|line| BundleKey {
+            key: line.key,
+            options: line.options,
             principal: String::new(),
             key_id: format!("group/{name}"),
             sources: Vec::new(),

@@ -5,14 +5,16 @@
 //! whose address policy could look at: `aws:SourceIp` is 0.0.0.0, so that what is allowed from one network alone is not
 //! allowed here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use munjigi_core::account::bundle::{
     AccountMode, AccountState, BundleAccount, BundleKey, MAX_ACCOUNTS, MAX_KEYS, Sudo,
 };
+use munjigi_core::arn::Arn;
 use munjigi_core::grant::valid_os_user;
 use munjigi_core::ssh::Fingerprint;
+use munjigi_core::ssh::key_options::KeyOptions;
 use uuid::Uuid;
 
 use crate::api::os_user::{RUN_AS_TAG, privileged_requirement};
@@ -25,19 +27,26 @@ use crate::{Server, clock};
 /// Lets a person's registered keys in at a node's own sshd.
 const ACTION: &str = "munjigi:LoginThroughSshd";
 
-/// Puts the keys of people into a node's bundle: into its accounts, and for others beside them.
+/// Whether somebody may also be an OS user who is privileged on the node, which the node itself knows (T-54).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Privileged(bool);
+
+/// Puts the keys of people into a node's bundle: into its accounts, and for others beside them. Policy is asked once for
+/// each person and OS user, however many keys they have.
 pub(super) fn fill(server: &Server, node: &Node, accounts: &mut Vec<BundleAccount>) {
     let mut given: BTreeMap<String, Vec<BundleKey>> = BTreeMap::new();
     let mut by_rule: BTreeSet<String> = BTreeSet::new();
+    let mut people: HashMap<Arn, Vec<(String, Privileged)>> = HashMap::new();
+    let request = request(server);
     for (key, owner) in server.identities.active_ssh_keys() {
-        let given_by_rule = server.accounts.os_user(&owner, node);
-        for os_user in candidates(server, &owner, node) {
-            if given_by_rule.as_ref() == Some(&os_user) {
-                by_rule.insert(os_user.clone());
-            }
-            if let Some(key) = allowed(server, node, &key, &owner, &os_user) {
-                given.entry(os_user).or_default().push(key);
-            }
+        let judged = people.entry(owner.arn.clone()).or_insert_with(|| {
+            by_rule.extend(server.accounts.os_user(&owner, node).filter(|name| valid_os_user(name)));
+            let users = candidates(server, &owner, node).into_iter();
+            let asked = users.map(|os_user| (judged_as(server, node, &owner, &os_user, &request), os_user));
+            asked.filter_map(|(may, os_user)| Some((os_user, may?))).collect()
+        });
+        for (os_user, privileged) in &*judged {
+            given.entry(os_user.clone()).or_default().push(bundled(&key, &owner, *privileged));
         }
     }
     for account in accounts.iter_mut() {
@@ -68,8 +77,8 @@ pub(crate) fn explains(
     if !candidates(server, &owner, node).contains(os_user) {
         return None;
     }
-    let key = allowed(server, node, &key, &owner, os_user)?;
-    Some((key.principal, key.key_id))
+    judged_as(server, node, &owner, os_user, &request(server))?;
+    Some((owner.arn.to_string(), key.id.to_string()))
 }
 
 /// Returns the OS users that a person could mean on a node: the one that a rule gives, that of the person's tag, and the
@@ -81,19 +90,29 @@ fn candidates(server: &Server, person: &Principal, node: &Node) -> BTreeSet<Stri
     given.into_iter().chain(tagged).chain(usual).filter(|name| valid_os_user(name)).collect()
 }
 
-/// Judges whether a key may let its owner in as an OS user.
-fn allowed(server: &Server, node: &Node, key: &SshKey, owner: &Principal, os_user: &str) -> Option<BundleKey> {
-    let request = request(server);
-    let may = |requirement| judge(server, owner, vec![requirement], &request).1.is_ok();
-    may(node_requirement(server, ACTION, node).with("munjigi:OsUser", os_user)).then(|| BundleKey {
+/// Judges whether a person may log in as an OS user.
+fn judged_as(
+    server: &Server,
+    node: &Node,
+    owner: &Principal,
+    os_user: &str,
+    request: &RequestMeta,
+) -> Option<Privileged> {
+    let may = |requirement| judge(server, owner, vec![requirement], request).1.is_ok();
+    let plain = may(node_requirement(server, ACTION, node).with("munjigi:OsUser", os_user));
+    plain.then(|| Privileged(may(privileged_requirement(server, node, os_user))))
+}
+
+fn bundled(key: &SshKey, owner: &Principal, privileged: Privileged) -> BundleKey {
+    BundleKey {
         key: key.key.clone(),
         principal: owner.arn.to_string(),
         key_id: key.id.to_string(),
         sources: Vec::new(),
         expires: None,
-        // The node knows which accounts are privileged (T-54).
-        privileged: may(privileged_requirement(server, node, os_user)),
-    })
+        privileged: privileged.0,
+        options: KeyOptions::default(),
+    }
 }
 
 fn bounded(os_user: &str, mut keys: Vec<BundleKey>) -> Vec<BundleKey> {

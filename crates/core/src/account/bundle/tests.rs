@@ -30,6 +30,7 @@ fn key(expires: Option<Timestamp>) -> BundleKey {
         sources: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         expires,
         privileged: false,
+        options: KeyOptions::default(),
     }
 }
 
@@ -197,4 +198,18 @@ fn content_is_the_same_for_bundles_that_say_the_same() {
     let later = AccountBundle { version: 9, issued: Timestamp(1), ..bundle() };
     assert_eq!(later.content(), bundle().content());
     assert_ne!(AccountBundle { accounts: vec![], ..bundle() }.content(), bundle().content());
+}
+
+#[test]
+fn options_come_back_and_a_bundle_without_any_is_as_it_was() {
+    let plain = bundle();
+    assert!(plain.body().starts_with(CONTEXT));
+    let mut bound = plain.clone();
+    let options = KeyOptions::parse(r#"restrict,from="10.0.0.0/8",command="uptime""#).unwrap();
+    bound.accounts[0].keys[0].options = options;
+    let body = bound.body();
+    assert!(body.starts_with(CONTEXT_WITH_OPTIONS));
+    assert_eq!(AccountBundle::read(&body).unwrap(), bound);
+    // What an older node knows is the other form only.
+    assert!(FieldReader::new(&body, CONTEXT).is_err());
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use munjigi_core::account::rule::{KeyFileSettings, Place};
-use munjigi_core::ssh::PublicKey;
+use munjigi_core::ssh::key_options::KeyLine;
 
 use super::{Findings, PutKeyFile};
 use crate::client::credentials::read_bounded;
@@ -46,10 +46,10 @@ pub(super) fn read(
     for group in groups {
         let text = read_bounded(&keys.join(&group).join("authorized_keys"))?;
         let (good, bad): (Vec<String>, Vec<String>) =
-            key_lines(&text).into_iter().partition(|line| PublicKey::parse(line).is_ok());
+            key_lines(&text).into_iter().partition(|line| KeyLine::parse(line).is_ok());
         if !bad.is_empty() {
             findings.notes.push(format!(
-                "{} lines of group {group} are no plain keys (options, or kinds that are not taken) and were left out",
+                "{} lines of group {group} are no keys that are taken (other options, or other kinds) and were left out",
                 bad.len()
             ));
         }
@@ -76,7 +76,7 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f kim";
 
     #[test]
-    fn a_group_without_accounts_is_refused_and_options_are_left_out() {
+    fn a_group_without_accounts_is_refused_and_options_are_kept_if_they_narrow() {
         let directory = tempfile::tempdir().unwrap();
         let wrapper = directory.path().join("root/bin");
         std::fs::create_dir_all(&wrapper).unwrap();
@@ -86,13 +86,17 @@ mod tests {
         assert!(missing.contains("s3://keys"), "{missing}");
         let keys = directory.path().join("keys/ops");
         std::fs::create_dir_all(&keys).unwrap();
-        std::fs::write(keys.join("authorized_keys"), format!("# Group\n{KEY}\ncommand=\"x\" {KEY}\n")).unwrap();
+        std::fs::write(
+            keys.join("authorized_keys"),
+            format!("# Group\n{KEY}\ncommand=\"x\" {KEY}\nenvironment=\"A=b\" {KEY}\n"),
+        )
+        .unwrap();
         let keys = directory.path().join("keys");
         let refused = read(directory.path(), Some(&keys), &[], &[Place::All]).unwrap_err().to_string();
         assert!(refused.contains("ops"), "{refused}");
         let map = [("ops".to_owned(), vec!["deploy".to_owned()])];
         let found = read(directory.path(), Some(&keys), &map, &[Place::All]).unwrap();
-        assert_eq!(found.key_files[0].key_file.keys, [KEY]);
+        assert_eq!(found.key_files[0].key_file.keys, [KEY.to_owned(), format!("command=\"x\" {KEY}")]);
         assert!(found.notes.iter().any(|note| note.contains("1 lines")), "{:?}", found.notes);
         assert!(found.notes.iter().any(|note| note.contains("access-groups")), "{:?}", found.notes);
     }

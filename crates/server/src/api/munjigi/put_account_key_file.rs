@@ -58,6 +58,6 @@ impl Operation for PutAccountKeyFile {
         let put = server.store.put_account_key_file(&input.name, &input.key_file, call.request().time);
         put.await.map_err(refused)?;
         server.accounts.changed();
-        Ok(Output { fingerprints: keys.iter().map(|key| key.fingerprint().to_string()).collect() })
+        Ok(Output { fingerprints: keys.iter().map(|line| line.key.fingerprint().to_string()).collect() })
     }
 }

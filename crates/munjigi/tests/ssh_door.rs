@@ -357,7 +357,7 @@ fn ssh_config_and_munjigi_ssh_need_no_settings_and_ask_nothing() {
     // A host key of somebody else's is none that the authority vouches for.
     std::fs::write(ssh.path("munjigi/ssh/known_hosts"), "").unwrap();
     let text = success(&mut own(&["ssh-config"]));
-    assert!(text.contains("Host *.munjigi\n") && text.contains("--stdio %n\n"), "{text}");
+    assert!(text.contains("Host *.munjigi !*.passthrough.munjigi\n") && text.contains("--stdio %n\n"), "{text}");
     let known = std::fs::read_to_string(ssh.path("munjigi/ssh/known_hosts")).unwrap();
     assert!(known.starts_with("@cert-authority * ssh-ed25519 "), "{known}");
 }

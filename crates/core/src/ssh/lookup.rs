@@ -152,7 +152,7 @@ mod tests {
             assert_eq!(Question::decode(bad.as_bytes()), None, "{bad:?}");
         }
         assert_eq!(Question::decode(&[b'a'; MAX_QUESTION]), None);
-        let with_options = format!("key command=\"id\" {KEY}\nend\n");
+        let with_options = format!("key environment=\"A=b\" {KEY}\nend\n");
         for bad in ["", "end", "key x\nend\n", "end\nend\n", "\nend\n", &format!("key {KEY}\n"), &with_options] {
             assert_eq!(decode_answer(bad.as_bytes()), None, "{bad:?}");
         }

@@ -205,7 +205,8 @@ async fn lost(test: &TestServer, kim: &Credentials, take_away: impl AsyncFn()) -
     let listed = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let found = test.server().store.certificate(serial).await.unwrap().unwrap();
-            if found.revoked.is_some() {
+            // It is written before it is believed.
+            if found.revoked.is_some() && test.server().identities.revoked_ssh().serials.contains(&serial) {
                 return found;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

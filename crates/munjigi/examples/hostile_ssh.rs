@@ -123,7 +123,7 @@ fn one(address: SocketAddr, login: &str, kind: u64, random: &mut Random, outcome
         let message = mutated(random, &corpus);
         let mut packet = raw.packet(&message);
         // One kind is also changed on its way: a cipher text that is not what was sent, a length that is none.
-        if kind % 2 == 0 && random.below(BURST as usize) == 0 {
+        if kind.is_multiple_of(2) && random.below(BURST as usize) == 0 {
             let at = random.below(packet.len());
             packet[at] ^= 1 << random.below(8);
         }

@@ -158,7 +158,9 @@ async fn start(server: &Arc<Server>, caller: &Caller, request: RequestMeta, stre
     let mut is_first = false;
     let started = granted.get_or_try_init(async || {
         is_first = true;
-        door::call::<StartSession>(server, caller, input, request.clone()).await.map(|output| output.session_id)
+        // In a box of its own, which is gone when the session runs.
+        let call = Box::pin(door::call::<StartSession>(server, caller, input, request.clone()));
+        call.await.map(|output| output.session_id)
     });
     match started.await {
         Ok(session_id) if !is_first => repeated(server, caller, request, stream, session_id, pty).await,

@@ -59,16 +59,13 @@ pub(super) fn find(root: &Path, system: System) -> Vec<Edit> {
 
 /// Comments out the lines that have sshd run a command of that file name, and as whom. Returns the lines.
 fn without(text: &str, command: &str) -> (String, Vec<String>) {
-    let lines: Vec<(usize, &str, Option<(String, String)>)> = {
-        let mut block = 0;
-        text.split_inclusive('\n')
-            .map(|line| {
-                let setting = setting(line);
-                block += usize::from(setting.as_ref().is_some_and(|(keyword, _)| keyword == "match"));
-                (block, line, setting)
-            })
-            .collect()
-    };
+    let mut block = 0;
+    let numbered = text.split_inclusive('\n').map(|line| {
+        let setting = setting(line);
+        block += usize::from(setting.as_ref().is_some_and(|(keyword, _)| keyword == "match"));
+        (block, line, setting)
+    });
+    let lines: Vec<_> = numbered.collect();
     let is_old = |value: &str| {
         let program = value.trim_start_matches('"').split([' ', '\t', '"']).next().unwrap_or_default();
         program.rsplit('/').next() == Some(command)

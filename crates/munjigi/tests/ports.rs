@@ -292,6 +292,10 @@ fn a_killed_server_takes_its_port_sessions_back() {
         let link = TestLink::dial(&server).await;
         let session = link.port_session("web-1", "", port).await.unwrap();
         let (stream, _) = link.connect(&session.id).await.unwrap();
+        // A kill takes what the recording's writer has not come by for yet.
+        wait_for("the first connection in the recording", || {
+            success(&mut server.munjigi(&["play", &session.id, "--cast"])).contains("connection 1").then_some(())
+        });
         server.kill();
         drop(stream);
         server.start_again();

@@ -169,7 +169,7 @@ fn ending_a_session_ends_its_program_on_the_node() {
     success(&mut server.munjigi(&["kill", &id]));
     terminal.expect("terminated");
     wait_for("the program's end", || (!running()).then_some(()));
-    assert_eq!(newest(&server)["endReason"], "terminated");
+    wait_for("the session's end", || (newest(&server)["endReason"] == "terminated").then_some(()));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn an_agent_that_does_not_answer_fails_the_start_and_one_that_cannot_says_why() 
     let refused = output(&mut server.munjigi(&["run", "deaf", "--", "true"]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("did not open a data channel"), "{refused:?}");
-    assert_eq!(newest(&server)["endReason"], "start-failed");
+    wait_for("the session's end", || (newest(&server)["endReason"] == "start-failed").then_some(()));
 
     let _agent = join(&server, "aws-1", "");
     let refused = output(&mut server.munjigi(&["run", "aws-1", "--user", "no-such-user", "--", "true"]));

@@ -43,6 +43,7 @@ mod ssh_forwards;
 mod ssh_hostile;
 mod ssh_keys;
 mod ssh_peers;
+mod ssh_probing;
 mod ssh_sessions;
 mod ssh_targets;
 mod ssm_agent;

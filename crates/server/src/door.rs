@@ -4,6 +4,7 @@
 //! with one in hand, and no answer leaves before its audit record is stored (T-3, T-11).
 
 pub(crate) mod failures;
+pub(crate) mod hidden;
 mod judge;
 mod record;
 mod request;
@@ -148,11 +149,12 @@ async fn admit<O: Operation>(
         Ok(requirements) => judge::decide((O::ACCESS, O::NAME), server, caller, requirements, &request),
         Err(error) => (Vec::new(), Err(error)),
     };
-    if let Err(error) = verdict {
+    let absent = hidden::absent(server, caller, &decisions, &request);
+    if let Err(error) = absent.map_or(verdict, Err) {
         let event = Event::of::<O>(server, &request, Who::Caller(caller));
         let record = event.parameters(&parameters).decisions(&decisions).extras(&extras);
         store(server, record.complete(Outcome::Failure(&error))).await?;
-        return Err(error);
+        return Err(hidden::told(server, caller, &decisions, &request, error));
     }
 
     let granted = AtomicBool::new(false);

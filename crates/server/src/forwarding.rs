@@ -29,7 +29,8 @@ pub(crate) use trail::{Asked, Trail, closed, flush, keep, opened, refused};
 
 /// Starts a session whose connections may name endpoints that the start did not.
 pub(crate) const DYNAMIC: &str = "munjigi:OpenDynamicForward";
-const OPEN: &str = "munjigi:OpenForward";
+/// Opens a connection to a host, port or socket.
+pub(crate) const OPEN: &str = "munjigi:OpenForward";
 const REVERSE: &str = "munjigi:OpenReverseForward";
 /// On an address that others reach: not with the right to listen at all, but with one of its own.
 const REVERSE_NETWORK: &str = "munjigi:OpenReverseForwardToNetwork";

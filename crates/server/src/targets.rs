@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Server;
 use crate::api::error::ApiError;
-use crate::api::operation::Requirement;
+use crate::api::operation::{Requirement, TARGET_KIND};
 use crate::api::tag;
 use crate::store::{AgentKind, Node, StoreError, StoredTarget};
 
@@ -82,9 +82,9 @@ pub fn requirement(
     let name = found.map_or(name, |target| &target.name);
     let requirement = Requirement::new(action, server.deployment.target(name)).of_type(RESOURCE_TYPE);
     match found {
-        Some(target) => requirement
-            .resource_tags(tag::pairs(&target.tags))
-            .with("munjigi:TargetKind", target.settings.kind.as_str()),
+        Some(target) => {
+            requirement.resource_tags(tag::pairs(&target.tags)).with(TARGET_KIND, target.settings.kind.as_str())
+        }
         None => requirement,
     }
 }

@@ -229,6 +229,13 @@ pub enum Access {
     Open,
 }
 
+/// What stands before the tags of a resource in condition keys.
+const RESOURCE_TAGS: [&str; 3] = ["aws:ResourceTag/", "ssm:resourceTag/", "ec2:ResourceTag/"];
+/// Beginnings of the condition keys that only a resource has which is there.
+const OF_RESOURCES: [&str; 5] = [RESOURCE_TAGS[0], RESOURCE_TAGS[1], RESOURCE_TAGS[2], TARGET_KIND, "munjigi:OsUser"];
+/// Names what a target speaks to policies.
+pub(crate) const TARGET_KIND: &str = "munjigi:TargetKind";
+
 /// One action on one resource that must be allowed.
 #[derive(Debug, Clone)]
 pub struct Requirement {
@@ -246,6 +253,21 @@ pub struct Requirement {
     pub(crate) open: Vec<&'static str>,
     /// Condition keys that stand for a path and everything below it.
     pub(crate) trees: Vec<(&'static str, String, Tree)>,
+    /// What a caller learns of the resource who is not allowed this. No part of what is needed.
+    pub(crate) existence: Existence,
+}
+
+/// What a caller learns of a resource that it may not use.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Existence {
+    /// That it is there.
+    #[default]
+    Open,
+    /// It is there and was named by what may be guessed: whoever may not know it gets the answer for what is not there and
+    /// would have this ARN.
+    Named(String),
+    /// There is none.
+    Absent,
 }
 
 impl PartialEq for Requirement {
@@ -282,6 +304,7 @@ impl Requirement {
             context: Vec::new(),
             open: Vec::new(),
             trees: Vec::new(),
+            existence: Existence::Open,
         }
     }
 
@@ -301,6 +324,23 @@ impl Requirement {
     #[must_use]
     pub fn guarded_by(mut self, policy: Arc<PolicyList>) -> Self {
         self.guard = Some(policy);
+        self
+    }
+
+    /// Says what a caller learns of the resource who is not allowed this.
+    #[must_use]
+    pub(crate) fn existing(mut self, existence: Existence) -> Self {
+        self.existence = existence;
+        self
+    }
+
+    /// Returns what would be needed if there were no such resource: under the ARN that it would have, and without what
+    /// only an existing one has.
+    #[must_use]
+    pub(crate) fn without(mut self, arn: &str) -> Self {
+        arn.clone_into(&mut self.resource);
+        self.existence = Existence::Absent;
+        self.context.retain(|(key, ..)| !OF_RESOURCES.iter().any(|own| key.starts_with(own)));
         self
     }
 
@@ -342,8 +382,8 @@ impl Requirement {
     #[must_use]
     pub fn resource_tags<'a>(mut self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         for (key, value) in tags {
-            for service in ["aws:R", "ssm:r", "ec2:R"] {
-                self = self.with(format!("{service}esourceTag/{key}"), value);
+            for prefix in RESOURCE_TAGS {
+                self = self.with(format!("{prefix}{key}"), value);
             }
         }
         self

@@ -17,10 +17,10 @@ use serde_json::json;
 use crate::Server;
 use crate::accounts::{self, View};
 use crate::api::error::ApiError;
-use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
+use crate::api::operation::{Authorized, Effect, Existence, Operation, Requirement, Service};
 use crate::api::os_user::{RUN_AS_TAG, choose_user_requirement, default_user, privileged_requirement};
 use crate::api::prepare;
-use crate::api::ssm::target::Target;
+use crate::api::ssm::target::{Target, absent_node};
 use crate::door;
 use crate::forwarding::{self, Reaching};
 use crate::gateway::facts::{Forward, Needs, SessionFacts};
@@ -221,8 +221,18 @@ impl Aim {
     fn requirements(&self, server: &Server, action: &'static str, text: &str) -> Vec<Requirement> {
         match self {
             Self::Node(node) => node.requirements(server, action, text),
-            Self::Target(target, _) => vec![targets::requirement(server, action, &target.name, Some(target))],
-            Self::NoTarget(name) => vec![targets::requirement(server, action, name, None)],
+            Self::Target(target, _) => {
+                // What would be asked if there were none: a node's name may be meant where no target is named as such.
+                let absent = match text.strip_prefix(targets::PREFIX) {
+                    Some(_) => targets::requirement(server, action, &target.name, None).resource,
+                    None => absent_node(server, text),
+                };
+                let found = targets::requirement(server, action, &target.name, Some(target));
+                vec![found.existing(Existence::Named(absent))]
+            }
+            Self::NoTarget(name) => {
+                vec![targets::requirement(server, action, name, None).existing(Existence::Absent)]
+            }
         }
     }
 

@@ -4,9 +4,11 @@ use munjigi_core::id::NodeId;
 
 use crate::Server;
 use crate::api::error::ApiError;
-use crate::api::operation::Requirement;
+use crate::api::operation::{Existence, Requirement};
 use crate::store::{Node, StoreError};
 
+/// Type of nodes in audit records.
+const RESOURCE_TYPE: &str = "AWS::SSM::ManagedInstance";
 /// Shortest head of an id that is looked for, in hexadecimal digits.
 const LEAST_PREFIX: usize = 3;
 /// Nodes read at once while looking for a tag or a head.
@@ -40,8 +42,7 @@ impl Target {
         }
         let head = text.strip_prefix("mi-").or_else(|| text.strip_prefix("i-")).unwrap_or(text);
         if head.len() >= LEAST_PREFIX && head.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let begins = |node: &Node| node.id.as_str().get(3..).is_some_and(|id| id.starts_with(head));
-            return find(server, begins).await;
+            return with_head(server, &format!("mi-{head}")).await;
         }
         Ok(Self::Unknown)
     }
@@ -49,14 +50,18 @@ impl Target {
     /// Returns what `action` on the target needs. What does not exist needs what it would if it did, so that nobody
     /// learns without permission which nodes there are.
     pub fn requirements(&self, server: &Server, action: &'static str, text: &str) -> Vec<Requirement> {
-        let of = |node: &Node| node_requirement(server, action, node);
+        let absent = absent_node(server, text);
+        // An id cannot be guessed: who asks for one knows it.
+        let by_id = NodeId::parse_either(text).is_ok();
+        let existing = |there: Existence| if by_id { Existence::Open } else { there };
+        let of =
+            |node: &Node| node_requirement(server, action, node).existing(existing(Existence::Named(absent.clone())));
         match self {
             Self::Node(node) => vec![of(node)],
             Self::Ambiguous(nodes) => nodes.iter().take(SHOWN).map(of).collect(),
             Self::Unknown => {
-                let here = &server.deployment;
-                let arn = format!("arn:aws:ssm:{}:{}:managed-instance/{text}", here.region, here.account);
-                vec![Requirement::new(action, arn).of_type("AWS::SSM::ManagedInstance")]
+                let needed = Requirement::new(action, absent.clone()).of_type(RESOURCE_TYPE);
+                vec![needed.existing(existing(Existence::Absent))]
             }
         }
     }
@@ -78,10 +83,16 @@ impl Target {
     }
 }
 
+/// Returns the ARN that a node of this name would have, were it an id.
+pub fn absent_node(server: &Server, text: &str) -> String {
+    let here = &server.deployment;
+    format!("arn:aws:ssm:{}:{}:managed-instance/{text}", here.region, here.account)
+}
+
 /// Returns what `action` on a node needs, with the node's tags for conditions.
 pub fn node_requirement(server: &Server, action: &'static str, node: &Node) -> Requirement {
     Requirement::new(action, server.deployment.node(&node.id))
-        .of_type("AWS::SSM::ManagedInstance")
+        .of_type(RESOURCE_TYPE)
         .resource_tags(node.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())))
 }
 
@@ -91,6 +102,19 @@ fn one(found: Result<Node, StoreError>) -> Result<Target, ApiError> {
         Err(StoreError::NotFound { .. }) => Ok(Target::Unknown),
         Err(error) => Err(ApiError::internal(error)),
     }
+}
+
+/// Finds the nodes whose id begins so. They stand together, so this takes no longer where there are none.
+async fn with_head(server: &Server, head: &str) -> Result<Target, ApiError> {
+    let mut found: Vec<Node> = Vec::new();
+    let mut after = Some(head.to_owned());
+    while let Some(last) = after {
+        let page = server.store.list_nodes(Some(&last), PAGE).await.map_err(ApiError::internal)?;
+        let read = page.items.len();
+        found.extend(page.items.into_iter().filter(|node| node.id.as_str().starts_with(head)));
+        after = page.next.filter(|next| read > 0 && next.starts_with(head));
+    }
+    Ok(several(found))
 }
 
 async fn find(server: &Server, wanted: impl Fn(&Node) -> bool) -> Result<Target, ApiError> {
@@ -104,9 +128,13 @@ async fn find(server: &Server, wanted: impl Fn(&Node) -> bool) -> Result<Target,
             break;
         }
     }
-    Ok(match found.len() {
+    Ok(several(found))
+}
+
+fn several(mut found: Vec<Node>) -> Target {
+    match found.len() {
         0 => Target::Unknown,
         1 => found.pop().map_or(Target::Unknown, |node| Target::Node(Box::new(node))),
         _ => Target::Ambiguous(found),
-    })
+    }
 }

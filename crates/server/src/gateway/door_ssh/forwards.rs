@@ -40,7 +40,8 @@ pub(crate) struct Forwards {
     listeners: Mutex<HashMap<Place, CancellationToken>>,
 }
 
-/// Tells whether a login names no node that there is. Only for callers who may hear that.
+/// Tells whether a login names no node that there is, and its owner may know that.
 pub(crate) async fn names_no_node(conn: &Conn) -> bool {
-    matches!(goal::Goal::node(&conn.server, &conn.login).await, Ok(None))
+    let Some(caller) = conn.caller() else { return false };
+    matches!(goal::Named::of(conn, &caller).await, Ok(goal::Named::Nothing))
 }

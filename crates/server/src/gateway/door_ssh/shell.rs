@@ -23,6 +23,7 @@ use crate::api::operation::Service;
 use crate::api::ssm::StartSession;
 use crate::api::ssm::start_session::{NativeStart, StartSessionInput};
 use crate::door;
+use crate::door::hidden::NOT_ALLOWED_OR_ABSENT;
 use crate::gateway::facts::exit_status;
 use crate::gateway::launch::{Surroundings, launch};
 use crate::gateway::peer::FrameStream;
@@ -126,6 +127,10 @@ async fn start(conn: &Arc<Conn>, asked: &Asked, program: Program) -> Result<(Ses
         // elsewhere a host was named.
         Err(error) if conn.may_jump && error.code(Service::Ssm) == NOT_CONNECTED && names_no_node(conn).await => {
             return Err((help(), NO_NODE));
+        }
+        // The same for a node that is there: it may be meant, and the person's own name as well.
+        Err(error) if conn.may_jump && error.reason() == Some(NOT_ALLOWED_OR_ABSENT) => {
+            return Err((format!("munjigi: {error}\n{}", help()), NO_NODE));
         }
         Err(error) => return Err(refused(&error.to_string())),
     };

@@ -8,8 +8,12 @@ use munjigi_core::ssh::login_name::{HOST_SUFFIX, LoginName, PASSTHROUGH_SUFFIX};
 use super::Refusal;
 use super::sessions::Aim;
 use crate::api::ssm::target::Target;
+use crate::door::hidden;
+use crate::forwarding::{self, Reaching};
+use crate::gateway::door_ssh::Conn;
+use crate::identity::Caller;
 use crate::store::StoredTarget;
-use crate::{Server, targets};
+use crate::targets;
 
 /// Where SSH servers listen.
 const SSH_PORT: u32 = 22;
@@ -23,26 +27,58 @@ pub(super) enum Goal {
     Inner(String),
 }
 
-impl Goal {
-    /// Returns the node that a login names, if it names one: a login without one comes with the person's own name.
-    pub(super) async fn node<'l>(server: &Server, login: &'l LoginName) -> Result<Option<&'l str>, Refusal> {
-        let Some(node) = login.node.as_deref() else { return Ok(None) };
-        Ok(match Target::resolve(server, node).await? {
-            Target::Unknown => None,
-            Target::Node(_) | Target::Ambiguous(_) => Some(node),
-        })
-    }
+/// What stands for a node in a login's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named<'l> {
+    /// A node, or several.
+    Node(&'l str),
+    /// No node that there is, or none that the caller may know of: often the person's own name. Which of the two it is
+    /// changes nothing, so that nobody can probe for nodes.
+    Unseen(&'l str),
+    /// Nothing, and the caller may know that: who may list nodes, and logins that name none.
+    Nothing,
+}
 
-    /// Finds it.
-    pub(super) async fn of(server: &Server, login: &LoginName, host: &str, port: u32) -> Result<Self, Refusal> {
-        let node = Self::node(server, login).await?;
-        let target = targets::find(server, host).await;
-        let target = target.map_err(|_| Refusal::unavailable("the server could not look the host up; try again"))?;
-        decide(node, host, port, target.as_ref())
+impl<'l> Named<'l> {
+    /// Finds what a connection's login names.
+    pub(super) async fn of(conn: &'l Conn, caller: &Caller) -> Result<Self, Refusal> {
+        let LoginName { node: Some(text), .. } = &conn.login else { return Ok(Self::Nothing) };
+        let (server, request) = (&conn.server, conn.request());
+        let target = Target::resolve(server, text).await?;
+        let wishes = [forwarding::DYNAMIC, "ssm:StartSession"];
+        let wishes = wishes.into_iter().flat_map(|action| target.requirements(server, action, text)).collect();
+        let seen = match &target {
+            Target::Unknown => hidden::lists_nodes(server, caller, &request),
+            Target::Node(_) | Target::Ambiguous(_) => hidden::sees(server, caller, wishes, &request),
+        };
+        Ok(match target {
+            _ if !seen => Self::Unseen(text),
+            Target::Unknown => Self::Nothing,
+            Target::Node(_) | Target::Ambiguous(_) => Self::Node(text),
+        })
     }
 }
 
-fn decide(node: Option<&str>, host: &str, port: u32, target: Option<&StoredTarget>) -> Result<Goal, Refusal> {
+impl Goal {
+    /// Finds where a channel leads.
+    pub(super) async fn of(conn: &Conn, caller: &Caller, host: &str, port: u32) -> Result<Self, Refusal> {
+        let named = Named::of(conn, caller).await?;
+        let target = targets::find(&conn.server, host).await;
+        let target = target.map_err(|_| Refusal::unavailable("the server could not look the host up; try again"))?;
+        let target = target.filter(|target| sees_target(conn, caller, target));
+        decide(named, host, port, target.as_ref())
+    }
+}
+
+/// Tells whether a caller may know of a target: to anybody else its name is that of any host.
+fn sees_target(conn: &Conn, caller: &Caller, target: &StoredTarget) -> bool {
+    let endpoint = Endpoint::Tcp(target.settings.address.destination().clone());
+    let wish = targets::requirement(&conn.server, forwarding::OPEN, &target.name, Some(target));
+    let wish = Reaching::new(&endpoint, "", false).describe(wish);
+    hidden::sees(&conn.server, caller, vec![wish], &conn.request())
+}
+
+fn decide(named: Named<'_>, host: &str, port: u32, target: Option<&StoredTarget>) -> Result<Goal, Refusal> {
     if let Some(target) = target {
         let address = &target.settings.address;
         if port != u32::from(address.destination().port()) {
@@ -51,7 +87,13 @@ fn decide(node: Option<&str>, host: &str, port: u32, target: Option<&StoredTarge
         }
         return Ok(Goal::Forward(Aim::Target(format!("{}{}", targets::PREFIX, target.name)), None));
     }
-    if let Some(node) = node {
+    // What is unseen is asked for as well: the operation refuses it, and the trail has it.
+    let through = match named {
+        Named::Node(node) => Some(node),
+        Named::Unseen(node) => Some(node).filter(|_| port != SSH_PORT),
+        Named::Nothing => None,
+    };
+    if let Some(node) = through {
         // An empty host is the node beyond the rules for names (T-58): nobody gets that by leaving one out.
         let host = if host.is_empty() { "localhost" } else { host };
         let port = u16::try_from(port).map_err(|_| Refusal::prohibited("a port is a number from 1 to 65535"))?;
@@ -74,8 +116,10 @@ fn decide(node: Option<&str>, host: &str, port: u32, target: Option<&StoredTarge
 mod tests {
     use super::*;
 
-    fn decided(node: Option<&str>, host: &str, port: u32) -> Goal {
-        decide(node, host, port, None).unwrap()
+    const WEB: Named<'_> = Named::Node("web-1");
+
+    fn decided(named: Named<'_>, host: &str, port: u32) -> Goal {
+        decide(named, host, port, None).unwrap()
     }
 
     #[test]
@@ -90,21 +134,30 @@ mod tests {
             ("web-2.munjigi", 22, "web-2.munjigi:22"),
             ("web-2.passthrough", 22, "web-2.passthrough:22"),
         ] {
-            assert_eq!(decided(Some("web-1"), host, port), through(endpoint), "{host}");
+            assert_eq!(decided(WEB, host, port), through(endpoint), "{host}");
         }
         for (host, port) in [("db", 0), ("db", 65536), ("a b", 1)] {
-            assert!(decide(Some("web-1"), host, port, None).is_err(), "{host}:{port}");
+            assert!(decide(WEB, host, port, None).is_err(), "{host}:{port}");
         }
     }
 
     #[test]
     fn a_login_without_a_node_jumps() {
         let inner = |node: &str| Goal::Inner(node.to_owned());
-        assert_eq!(decided(None, "web-1", 22), inner("web-1"));
-        assert_eq!(decided(None, "web-1.munjigi", 22), inner("web-1"));
         let passed = Goal::Forward(Aim::Passthrough("web-1".to_owned()), None);
-        assert_eq!(decided(None, "web-1.passthrough", 22), passed);
-        assert_eq!(decided(None, "web-1.passthrough.munjigi", 22), passed);
-        assert!(decide(None, "db.internal", 5432, None).is_err());
+        for named in [Named::Nothing, Named::Unseen("kim")] {
+            assert_eq!(decided(named, "web-1", 22), inner("web-1"));
+            assert_eq!(decided(named, "web-1.munjigi", 22), inner("web-1"));
+            assert_eq!(decided(named, "web-1.passthrough", 22), passed);
+            assert_eq!(decided(named, "web-1.passthrough.munjigi", 22), passed);
+        }
+        assert!(decide(Named::Nothing, "db.internal", 5432, None).is_err());
+    }
+
+    #[test]
+    fn what_is_unseen_is_asked_for_like_any_node() {
+        let asked = decided(Named::Unseen("web-9"), "db.internal", 5432);
+        let endpoint = "db.internal:5432".parse().unwrap();
+        assert_eq!(asked, Goal::Forward(Aim::Node("web-9".to_owned()), Some(endpoint)));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use munjigi_core::endpoint::{Endpoint, NodePath};
 use russh::server::ChannelOpenHandle;
 
-use super::goal::Goal;
+use super::goal::{Goal, Named};
 use super::refusal::Refusal;
 use super::sessions::Aim;
 use super::stream::ChannelStream;
@@ -14,6 +14,7 @@ use crate::gateway::door_ssh::{self, Conn, Origin, Road};
 use crate::gateway::forward;
 use crate::gateway::inspect::Context;
 use crate::gateway::ports::PortStream;
+use crate::identity::Caller;
 
 /// Serves a channel that asks for a host and port.
 pub(crate) async fn open_tcp(
@@ -22,11 +23,8 @@ pub(crate) async fn open_tcp(
     (host, port): (String, u32),
     reply: ChannelOpenHandle,
 ) {
-    let goal = match allowed(&conn) {
-        Ok(()) => Goal::of(&conn.server, &conn.login, &host, port).await,
-        Err(refusal) => Err(refusal),
-    };
-    match goal {
+    let goal = async { Goal::of(&conn, &allowed(&conn)?, &host, port).await };
+    match goal.await {
         Ok(Goal::Forward(aim, endpoint)) => connect(&conn, channel, &aim, endpoint, reply).await,
         Ok(Goal::Inner(node)) if conn.may_jump => inner(&conn, channel, node, reply).await,
         Ok(Goal::Inner(_)) => reply.reject(Refusal::prohibited("there is no jump inside a jump").failure()).await,
@@ -43,20 +41,24 @@ pub(crate) async fn open_unix(conn: Arc<Conn>, channel: ChannelSender, path: Str
     }
 }
 
-/// Refuses forwards to whoever is bound to one command: they would be a way around it.
-fn allowed(conn: &Conn) -> Result<(), Refusal> {
+/// Returns who asks. Refuses forwards to whoever is bound to one command: they would be a way around it.
+fn allowed(conn: &Conn) -> Result<Caller, Refusal> {
     match conn.forced_command() {
         Some(_) => Err(Refusal::prohibited("what you logged in with is for one command and forwards nothing")),
-        None => Ok(()),
+        None => present(conn),
     }
+}
+
+/// Returns who has logged in, as long as what was proved is good.
+pub(super) fn present(conn: &Conn) -> Result<Caller, Refusal> {
+    conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))
 }
 
 /// Returns what a session with the login's node is.
 pub(super) async fn own_node(conn: &Conn) -> Result<Aim, Refusal> {
-    allowed(conn)?;
-    match Goal::node(&conn.server, &conn.login).await? {
-        Some(node) => Ok(Aim::Node(node.to_owned())),
-        None => Err(Refusal::prohibited("this login names no node: log in as NODE@… or OSUSER%NODE@…")),
+    match Named::of(conn, &allowed(conn)?).await? {
+        Named::Node(node) | Named::Unseen(node) => Ok(Aim::Node(node.to_owned())),
+        Named::Nothing => Err(Refusal::prohibited("this login names no node: log in as NODE@… or OSUSER%NODE@…")),
     }
 }
 
@@ -83,7 +85,7 @@ async fn stands(
     endpoint: Option<Endpoint>,
 ) -> Result<(PortStream, Option<Context>), Refusal> {
     let session = conn.forwards.sessions.get(conn, aim).await?;
-    let caller = conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))?;
+    let caller = present(conn)?;
     let connection = session.connect_to(endpoint, &caller, &conn.request()).await?;
     let eyes = forward::eyes(&conn.server, &session, &connection).await?;
     Ok((connection, eyes))

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::local::own_node;
+use super::local::{own_node, present};
 use super::refusal::Refusal;
 use super::stream::ChannelStream;
 use crate::gateway::door_ssh::Conn;
@@ -89,7 +89,7 @@ pub(super) async fn listen(conn: &Arc<Conn>, endpoint: Endpoint) -> Result<Liste
     }
     let asking = async {
         let session = conn.forwards.sessions.get(conn, &aim).await?;
-        let caller = conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))?;
+        let caller = present(conn)?;
         let connection = session.connect_to(Some(endpoint.clone()), &caller, &conn.request()).await?;
         Ok::<_, Refusal>((session.handle().facts.id.clone(), connection))
     };

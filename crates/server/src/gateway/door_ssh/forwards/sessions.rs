@@ -9,6 +9,7 @@ use munjigi_core::wire::{Frame, FrameSet};
 use tokio::sync::OnceCell;
 
 use super::Refusal;
+use super::local::present;
 use crate::api::munjigi::OpenForward;
 use crate::api::munjigi::open_forward::OpenForwardInput;
 use crate::door::{self, RequestMeta};
@@ -92,7 +93,7 @@ impl Sessions {
 }
 
 async fn begin_kept(conn: &Arc<Conn>, aim: &Aim) -> Result<PortSession, Refusal> {
-    let caller = conn.caller().ok_or_else(|| Refusal::prohibited("what you logged in with is no longer valid"))?;
+    let caller = present(conn)?;
     let input = aim.input(conn.login.os_user.clone());
     let (session, control) = begin(&conn.server, &caller, conn.request(), input).await?;
     conn.server.tasks.spawn(keep(conn.clone(), session.clone(), control));

@@ -1,4 +1,4 @@
-"""The SSH door while others mean no good (R-50 and R-52 of the reliability figures): what they may hold, what that costs,
+"""The server and its SSH door while others mean no good (R-50 and R-52 of the reliability figures): what they may hold, what that costs,
 and whether somebody who works notices."""
 
 import collections
@@ -18,12 +18,15 @@ from .ssh_door import DOOR, Door, gate
 HALF_OPEN = Path(half_open.__file__)
 # From where somebody comes who has nothing to do with it.
 NINTH = "127.0.0.10"
+# Connections of an attack by mutated packets, at a time.
+AT_ONCE = 50
 SHARES = {"p50": 0.5, "p99": 0.99}
 
 
 def under_attack(bench):
     """Both attacks, one after the other, on a server with the limits that it has unless told otherwise."""
     server = gate(bench, "hostile-gate", strangers=False)
+    server.join("far")
     door = Door(server, bench.directory / "hostile-door")
     figures, goals = [], []
     try:
@@ -31,7 +34,7 @@ def under_attack(bench):
         base = echo(door, 500)
         log_in(door)
         quiet = [log_in(door) for _ in range(5)]
-        for part in (strangers, packets):
+        for part in (strangers, packets, frames, messages):
             begun = time.monotonic()
             more_figures, more_goals = part(bench, door, base, quiet)
             figures += more_figures
@@ -116,11 +119,12 @@ def strangers(bench, door, base, quiet):
         )
         # All places have been filled once.
         time.sleep(12)
-        logins, keys = [], []
+        logins, keys, returns = [], [], []
         until = time.monotonic() + seconds - 25
         while not logins or time.monotonic() < until:
             logins.append(log_in(door))
             keys += echo(door, 200)
+            returns.append(server.restart_agent("far"))
         if attack.wait(seconds + 60):
             raise RuntimeError("the attack ended early; see half-open.log")
         outcome = json.loads(attack.stdout.read())
@@ -130,6 +134,7 @@ def strangers(bench, door, base, quiet):
         "held at once": watch.held, "held of one address": watch.held_of_one, "ended by the server": outcome["ended"],
         "growth, MiB": watch.growth / 1024,
         "login of a ninth, ms, quiet": max(quiet), "login of a ninth, ms": max(logins), "logins": len(logins),
+        "agent back in, ms": max(returns) * 1e3,
         "echo p50, us, quiet": share(base, "p50"), "echo p50, us": share(keys, "p50"),
         "echo p99, us, quiet": share(base, "p99"), "echo p99, us": share(keys, "p99"),
         **{f"longest {kind}, s": longest for kind, longest in outcome["longest"].items()},
@@ -142,44 +147,70 @@ def strangers(bench, door, base, quiet):
         Goal("R-50", f"{name}, memory of each", watch.growth / max(1, watch.held), "KiB", must=("<=", 64)),
         Goal("R-50", f"{name}, memory in all", watch.growth / 1024, "MiB", must=("<=", 128)),
         Goal("R-50", f"{name}, slowest login of a ninth address", max(logins) / 1e3, "s", must=("<=", 2)),
+        Goal("R-50", f"{name}, slowest return of an agent", max(returns), "s", must=("<=", 5)),
         Goal("R-50", f"{name}, echo p99 / quiet", share(keys, "p99") / share(base, "p99"), must=("<=", 2)),
     ]
 
 
 def packets(bench, door, base, _quiet):
-    """Mutated packets over 50 connections at a time: in the clear, before a login, and after one."""
-    count = 50_000 if bench.options.quick else 1_000_000
+    """Mutated packets at the SSH door, over 50 connections at a time: in the clear, before a login, and after one."""
     server = door.munjigi
-    key = subprocess.run([bench.hostile_ssh, "key"], check=True, capture_output=True, text=True).stdout
+    key = subprocess.run([bench.hostile_peer, "key"], check=True, capture_output=True, text=True).stdout
     door.register(key)
+    words = ["packets", f"{server.address}:{server.port}", f"{door.user}%near", size(bench), str(AT_ONCE)]
+    return mutated(bench, door, base, "packets at the SSH door", words)
+
+
+def frames(bench, door, base, _quiet):
+    """Mutated frames at the link: requests of nobody, and WebSocket, multiplexer and streams of agents and clients."""
+    agents = [str(door.munjigi.enrol(f"hostile-{number}")) for number in range(AT_ONCE)]
+    return mutated(bench, door, base, "frames at the link", ["frames", str(door.munjigi.data), size(bench), *agents])
+
+
+def messages(bench, door, base, _quiet):
+    """Mutated messages on data channels of AWS's protocol: of nobody, and of who started the session."""
+    words = ["messages", str(door.munjigi.data), "near", size(bench), str(AT_ONCE)]
+    return mutated(bench, door, base, "messages on data channels", words)
+
+
+def size(bench):
+    return str(50_000 if bench.options.quick else 1_000_000)
+
+
+def mutated(bench, door, base, what, words):
+    """Runs an attack, and works beside it; `words` say which."""
+    server = door.munjigi
     log = server.directory / "server.log"
     before = len(log.read_bytes().splitlines())
     with Watch(server) as watch:
-        attack = subprocess.Popen(
-            [bench.hostile_ssh, "packets", f"{server.address}:{server.port}", f"{door.user}%near", str(count), "50"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        )
+        attack = subprocess.Popen([bench.hostile_peer, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
             keys, logins = [], []
             while attack.poll() is None or not keys:
                 keys += echo(door, 100)
                 logins.append(log_in(door))
+            if attack.returncode:
+                raise RuntimeError(f"the attack by {what} ended with {attack.returncode}")
             outcome = json.loads(attack.stdout.read())
         finally:
             attack.kill()
             attack.wait()
             attack.stdout.close()
+    if server.server.poll() is not None:
+        raise RuntimeError(f"the server ended by {what}; see its log")
     keys.sort()
     lines = (len(log.read_bytes().splitlines()) - before) / outcome["seconds"]
-    figures = Figures(f"{count} mutated packets over 50 connections at a time", "")
+    panics = log.read_text(errors="replace").count("panicked")
+    name = f"{outcome['packets']} mutated {what}"
+    figures = Figures(f"{name}, {AT_ONCE} connections at a time", "")
     figures.add({
-        "packets": outcome["packets"], "connections": outcome["connections"], "logins": outcome["logins"],
-        "turned away": outcome["turned_away"], "packets/s": outcome["packets"] / outcome["seconds"],
+        "connections": outcome["connections"], "logins": outcome["logins"],
+        "turned away": outcome["turned_away"], "a second": outcome["packets"] / outcome["seconds"],
         "longest after the last, ms": outcome["longest_ms"], "growth, MiB": watch.growth / 1024, "log lines/s": lines,
         "login of a ninth, ms": max(logins), "echo p99, us, quiet": share(base, "p99"), "echo p99, us": share(keys, "p99"),
     })
-    name = f"{count} packets"
     return [figures], [
+        Goal("R-52", f"{name}, panics", float(panics), must=("<=", 0)),
         Goal("R-52", f"{name}, bad connections end within", outcome["longest_ms"] / 1e3, "s", must=("<=", 1)),
         Goal("R-52", f"{name}, memory", watch.growth / 1024, "MiB", must=("<=", 64)),
         Goal("R-52", f"{name}, lines of the log", lines, "/s", must=("<=", 10)),

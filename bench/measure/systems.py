@@ -183,9 +183,9 @@ class Munjigi:
         answer = self.call("AmazonSSM.CreateActivation", wish)
         return answer["ActivationId"], answer["ActivationCode"]
 
-    def join(self, name, server=None, settings=""):
-        """Enrols an agent under a name, by the server's own address or another one that leads there, and runs it, with lines
-        of settings of its own."""
+    def enrol(self, name, server=None):
+        """Registers a node under a name, by the server's own address or another one that leads there; returns its agent's
+        directory."""
         ident, code = self.activation()
         data = self.directory / f"agent-{name}"
         done = subprocess.run(
@@ -196,15 +196,32 @@ class Munjigi:
         )
         if done.returncode:
             raise RuntimeError(f"an agent could not join: {done.stderr.strip()}")
+        return data
+
+    def join(self, name, server=None, settings=""):
+        """Registers a node and runs its agent, with lines of settings of its own."""
+        data = self.enrol(name, server)
         if settings:
             with open(data / "agent.toml", "a") as file:
                 file.write(settings)
+        return self.run_agent(name)
+
+    def run_agent(self, name):
+        """Runs the agent of a node until it is online; returns the node's id."""
+        data = self.directory / f"agent-{name}"
         self.agents[name] = processes.start(
             [*self.inside.get("agent", ()), self.binary, "agent", "run", "--data-dir", str(data)],
             self.directory / f"agent-{name}.log",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.surroundings,
         )
         return processes.line_of(self.agents[name], "online ").split()[1]
+
+    def restart_agent(self, name):
+        """Stops an agent and runs it again; returns the seconds until it is online."""
+        processes.stop(self.agents.pop(name))
+        begun = time.monotonic()
+        self.run_agent(name)
+        return time.monotonic() - begun
 
     def command(self, node, line, terminal=False):
         argv = [*self.inside.get("client", ()), self.binary, "run"]

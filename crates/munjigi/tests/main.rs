@@ -24,6 +24,7 @@ mod documents;
 mod faults;
 mod forward;
 mod forward_policy;
+mod hostile;
 mod independent_client;
 mod instance_connect;
 mod lanes;

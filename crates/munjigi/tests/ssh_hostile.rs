@@ -22,7 +22,7 @@ const SEED: [u8; 32] = [42; 32];
 const MOST_GROWTH: u64 = 96 * 1024;
 
 /// Returns a process' memory in kilobytes.
-fn memory(process: Pid) -> u64 {
+pub(crate) fn memory(process: Pid) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod cut;
 pub(crate) mod databases;
 pub(crate) mod forward;
+pub(crate) mod hostile;
 pub(crate) mod link;
 pub(crate) mod raw_ssh;
 pub(crate) mod server;

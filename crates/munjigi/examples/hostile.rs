@@ -1,109 +1,75 @@
-//! An SSH client that means no good, for `bench/`: mutated packets by the million against the SSH door, before keys are
-//! exchanged, before the login and after it.
+//! Peers that mean no good, for `bench/`: mutated packets by the million against the SSH door, frames against the link (as its
+//! agents and clients), and messages against AWS's data channel, before somebody is proved and after it.
 //!
 //! ```text
-//! hostile_ssh key                                       prints the public key with which it logs in
-//! hostile_ssh packets HOST:PORT LOGIN PACKETS AT-ONCE   prints what became of them, as JSON
+//! hostile key                                           prints the public key with which it logs in
+//! hostile packets HOST:PORT LOGIN PACKETS AT-ONCE       at the SSH door; prints what became of them, as JSON
+//! hostile frames SERVER-DIR FRAMES AGENT-DIR…           at the link, one connection at a time for each agent
+//! hostile messages SERVER-DIR TARGET MESSAGES AT-ONCE   at the data channel
 //! ```
 //!
-//! Each connection says something good, then a burst of packets, most of them mutated, and ends. Every run says the same.
+//! `SERVER-DIR` is the server's data directory, an `AGENT-DIR` that of an agent which joined and does not run. Each connection
+//! says something good, then a burst of which most is mutated, and ends. Every run says the same.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "a tool for measurements")]
 
+#[path = "../tests/harness/hostile.rs"]
+mod hostile;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/harness/raw_ssh.rs"]
 mod raw_ssh;
 
 use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
+use hostile::{BURST, Node, Outcome, Place, Random, all, mutated};
 use raw_ssh::{Payload, RawSsh, kexinit, msg};
 
 /// Seed of the key of this client. It is no secret.
 const SEED: [u8; 32] = [43; 32];
-/// Packets of one connection: the first that cannot be read ends it.
-const BURST: u64 = 25;
-
-/// Numbers that are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
-/// What all connections came to.
-#[derive(Default)]
-struct Outcome {
-    packets: AtomicU64,
-    connections: AtomicU64,
-    logins: AtomicU64,
-    /// Connections that did not come as far as they wished, e.g. because the port was full.
-    turned_away: AtomicU64,
-    /// The longest that a connection stood after its last packet, microseconds.
-    longest: AtomicU64,
-}
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let (outcome, took): (Outcome, Duration) = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["key"] => {
             let pair = Ed25519KeyPair::from_seed_unchecked(&SEED).unwrap();
             let blob = Payload::default().string("ssh-ed25519").string(pair.public_key().as_ref()).0;
             println!("ssh-ed25519 {} hostile", base64::engine::general_purpose::STANDARD.encode(blob));
+            return;
         }
         ["packets", address, login, packets, at_once] => {
-            all(address.parse().unwrap(), login, packets.parse().unwrap(), at_once.parse().unwrap());
+            let address: SocketAddr = address.parse().unwrap();
+            all(packets.parse().unwrap(), at_once.parse().unwrap(), |_, round, random, outcome| {
+                one(address, login, round % 4, random, outcome)
+            })
+        }
+        ["frames", server, frames, ref agents @ ..] if !agents.is_empty() => {
+            let place = Place::read(Path::new(server));
+            let nodes: Vec<Node> = agents.iter().map(|agent| Node::read(Path::new(agent))).collect();
+            all(frames.parse().unwrap(), nodes.len() as u64, |number, round, random, outcome| {
+                hostile::link(&place, &nodes[number as usize], round, random, outcome)
+            })
+        }
+        ["messages", server, target, messages, at_once] => {
+            let place = Place::read(Path::new(server));
+            all(messages.parse().unwrap(), at_once.parse().unwrap(), |_, round, random, outcome| {
+                hostile::data_channel(&place, target, round, random, outcome)
+            })
         }
         _ => {
-            println!("usage: hostile_ssh key | packets HOST:PORT LOGIN PACKETS AT-ONCE");
+            println!(
+                "usage: hostile key | packets HOST:PORT LOGIN PACKETS AT-ONCE | frames SERVER-DIR FRAMES AGENT-DIR… | \
+                 messages SERVER-DIR TARGET MESSAGES AT-ONCE"
+            );
             std::process::exit(2);
         }
-    }
-}
-
-fn all(address: SocketAddr, login: &str, packets: u64, at_once: u64) {
-    let outcome = Outcome::default();
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        for number in 0..at_once {
-            let outcome = &outcome;
-            scope.spawn(move || {
-                let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number + 1) | 1);
-                let mut round = number;
-                while outcome.packets.load(Ordering::Relaxed) < packets {
-                    round += 1;
-                    if one(address, login, round % 4, &mut random, outcome).is_err() {
-                        outcome.turned_away.fetch_add(1, Ordering::Relaxed);
-                        thread::sleep(Duration::from_millis(20));
-                    }
-                }
-            });
-        }
-    });
-    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let value = serde_json::json!({
-        "packets": of(&outcome.packets),
-        "connections": of(&outcome.connections),
-        "logins": of(&outcome.logins),
-        "turned_away": of(&outcome.turned_away),
-        "longest_ms": of(&outcome.longest) as f64 / 1e3,
-        "seconds": begun.elapsed().as_secs_f64(),
-    });
-    println!("{value}");
+    };
+    println!("{}", outcome.shown(took.as_secs_f64()));
 }
 
 /// One connection of one of four kinds. `Err` if it did not come as far as its burst.
@@ -134,31 +100,8 @@ fn one(address: SocketAddr, login: &str, kind: u64, random: &mut Random, outcome
     let _ = raw.socket.shutdown(Shutdown::Write);
     let said = Instant::now();
     raw.wait_for_end();
-    let stood = u64::try_from(said.elapsed().as_micros()).unwrap_or(u64::MAX);
-    outcome.longest.fetch_max(stood, Ordering::Relaxed);
-    outcome.packets.fetch_add(BURST, Ordering::Relaxed);
-    outcome.connections.fetch_add(1, Ordering::Relaxed);
+    outcome.add(BURST, said.elapsed());
     Ok(())
-}
-
-fn mutated(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut message = corpus[random.below(corpus.len())].clone();
-    for _ in 0..random.below(3) {
-        let at = random.below(message.len());
-        match random.below(7) {
-            0 => message[0] = random.next() as u8,
-            1 => {
-                let value: u32 = [0, 1, 0x7fff_ffff, u32::MAX, 65536][random.below(5)];
-                if let Some(four) = message.get_mut(at..at + 4) {
-                    four.copy_from_slice(&value.to_be_bytes());
-                }
-            }
-            2 => message.truncate(at.max(1)),
-            3 => message.extend_from_slice(&corpus[random.below(corpus.len())]),
-            _ => message[at] ^= 1 << random.below(8),
-        }
-    }
-    message
 }
 
 /// What is said before a login.

@@ -46,7 +46,7 @@ bench: release
 	@scripts/deps bench
 	$(CARGO) build --locked --release -p munjigi-link --example probe --example load
 	$(CARGO) build --locked --release -p munjigi-core --example policy_speed
-	$(CARGO) build --locked --release -p munjigi --example hostile
+	$(CARGO) build --locked --release -p munjigi --example hostile --example ssh_logins
 	bench/run $(BENCH_FLAGS)
 
 clean:

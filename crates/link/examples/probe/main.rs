@@ -5,6 +5,7 @@
 
 mod agents;
 mod calls;
+mod mix;
 mod place;
 mod sessions;
 
@@ -37,13 +38,14 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &[String]) -> Result<()> {
     let [mode, data_dir, rest @ ..] = arguments else {
-        return Err("usage: probe standing|starts|hold|agents|call|calls DATA_DIR [KEY=VALUE]…".into());
+        return Err("usage: probe standing|starts|mix|hold|agents|call|calls DATA_DIR [KEY=VALUE]…".into());
     };
     let settings = Settings::parse(rest)?;
     let place = Place::read(Path::new(data_dir))?;
     match mode.as_str() {
         "standing" => sessions::standing(&place, &settings).await,
         "starts" => sessions::starts(&place, &settings).await,
+        "mix" => mix::run(&place, &settings).await,
         "hold" => sessions::hold(&place, &settings).await,
         "agents" => agents::run(place, &settings).await,
         "call" => calls::once(&place, &settings).await,

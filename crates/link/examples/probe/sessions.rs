@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use munjigi_core::session::OutputStream;
-use munjigi_core::wire::message::{Open, OpenSession, Pty, open::Wish};
+use munjigi_core::wire::message::{Accepted, Open, OpenSession, Pty, open::Wish};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::dial::Dialed;
 use munjigi_link::framed::{FrameReader, FrameWriter};
@@ -123,14 +123,15 @@ pub(super) async fn hold(place: &Place, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-type Held = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
+/// Both directions of a session's stream.
+pub(super) type Held = (FrameReader<ReadHalf<Stream>>, FrameWriter<WriteHalf<Stream>>);
 
-fn command(settings: &Settings, line: &str) -> Result<OpenSession> {
+pub(super) fn command(settings: &Settings, line: &str) -> Result<OpenSession> {
     let command = vec![settings.text("shell")?.to_owned(), "-c".to_owned(), line.to_owned()];
     Ok(OpenSession { target: settings.text("target")?.to_owned(), command, ..OpenSession::default() })
 }
 
-async fn dial_all(place: &Place, count: usize) -> Result<Vec<Dialed>> {
+pub(super) async fn dial_all(place: &Place, count: usize) -> Result<Vec<Dialed>> {
     let mut links = Vec::new();
     for _ in 0..count.max(1) {
         links.push(place.link().await?);
@@ -138,7 +139,7 @@ async fn dial_all(place: &Place, count: usize) -> Result<Vec<Dialed>> {
     Ok(links)
 }
 
-async fn open(opener: &Opener, wish: OpenSession) -> Result<Held> {
+pub(super) async fn open(opener: &Opener, wish: OpenSession) -> Result<Held> {
     let (read, write) = tokio::io::split(opener.open().await?);
     let mut writer = FrameWriter::new(write);
     writer.feed(&Frame::Open(Box::new(Open { wish: Some(Wish::Session(wish)) })))?;
@@ -166,7 +167,7 @@ async fn to_the_end(opener: &Opener, wish: OpenSession) -> Result<()> {
 }
 
 /// Opens a session and waits for its first output.
-async fn ready(opener: &Opener, wish: OpenSession) -> Result<Held> {
+pub(super) async fn ready(opener: &Opener, wish: OpenSession) -> Result<Held> {
     let (mut reader, mut writer) = open(opener, wish).await?;
     writer.flush().await?;
     accepted(&mut reader).await?;
@@ -180,10 +181,12 @@ async fn ready(opener: &Opener, wish: OpenSession) -> Result<Held> {
     }
 }
 
-async fn accepted(reader: &mut FrameReader<ReadHalf<Stream>>) -> Result<()> {
+/// Waits for the answer to a wish, which must be granted.
+pub(super) async fn accepted(reader: &mut FrameReader<ReadHalf<Stream>>) -> Result<Accepted> {
     match reader.read(FrameSet::ANSWER).await? {
         Some(Frame::Refused(refused)) => Err(format!("{}: {}", refused.code, refused.message).into()),
-        Some(_) => Ok(()),
+        Some(Frame::Accepted(accepted)) => Ok(*accepted),
+        Some(_) => Err("the answer is no answer to a wish".into()),
         None => Err("the stream ended without an answer".into()),
     }
 }

@@ -14,9 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::lanes::{LaneOwner, Lanes};
 use super::node_aws::AwsLink;
+use crate::lock;
 
 /// How long opening a stream to a node may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Most links of one node that come, stand or go at a time: the one that stands, and those whose beginning or end is still being
+/// stored. A node that dials faster than its coming and going can be written down waits, and not the server's memory (T-95).
+const MAX_LINKS_OF_A_NODE: usize = 4;
 
 /// Bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -119,11 +124,43 @@ pub enum Admission {
 #[derive(Default)]
 pub struct Nodes {
     links: Mutex<HashMap<NodeId, NodeLink>>,
+    /// How many links of each come, stand or go.
+    places: Arc<Mutex<HashMap<NodeId, usize>>>,
+}
+
+/// The place of one link, from its beginning until its end is stored.
+#[derive(Debug)]
+pub struct LinkPlace {
+    places: Arc<Mutex<HashMap<NodeId, usize>>>,
+    node: NodeId,
+}
+
+impl Drop for LinkPlace {
+    fn drop(&mut self) {
+        let mut places = lock(&self.places);
+        if let Some(count) = places.get_mut(&self.node) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                places.remove(&self.node);
+            }
+        }
+    }
 }
 
 impl Nodes {
     fn links(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, NodeLink>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a place for one more link of a node; `None` if as many as may be come, stand or go already.
+    pub fn place(&self, node: &NodeId) -> Option<LinkPlace> {
+        let mut places = lock(&self.places);
+        let count = places.entry(node.clone()).or_default();
+        if *count >= MAX_LINKS_OF_A_NODE {
+            return None;
+        }
+        *count += 1;
+        Some(LinkPlace { places: self.places.clone(), node: node.clone() })
     }
 
     /// Makes `link` its node's link. A new link of the same run of the agent replaces the old one (its network
@@ -166,3 +203,22 @@ impl Nodes {
 
 /// Shared handle.
 pub type SharedNodes = Arc<Nodes>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_as_many_places_as_it_may_and_gets_them_back() {
+        let nodes = Nodes::default();
+        let [one, other] = [0, 1].map(|number| NodeId::parse(&format!("mi-{number:017x}")).unwrap());
+        let mut places: Vec<_> = (0..MAX_LINKS_OF_A_NODE).map(|_| nodes.place(&one).unwrap()).collect();
+        assert!(nodes.place(&one).is_none());
+        assert!(nodes.place(&other).is_some(), "of another node");
+        places.pop();
+        places.push(nodes.place(&one).unwrap());
+        assert!(nodes.place(&one).is_none());
+        places.clear();
+        assert!(lock(&nodes.places).is_empty());
+    }
+}

@@ -477,6 +477,11 @@ impl AuthenticatedNode {
 
 /// Serves a node's link until it ends.
 pub async fn node(server: Arc<Server>, mut connection: Connection, node: AuthenticatedNode) {
+    let Some(_place) = server.gateway.nodes.place(&node.node) else {
+        tracing::debug!(node = %node.node, "a node dials faster than its links end");
+        connection.close().await;
+        return;
+    };
     let Some(link) = node.admit(&server, &connection) else {
         crate::sessions::node_refused(&server, &node).await;
         connection.close().await;

@@ -197,6 +197,8 @@ async fn pool(options: &SqliteConnectOptions, connections: u32) -> Result<Sqlite
         .max_connections(connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Whoever waited in vain says so; a line for each that waited long would be a flood's own flood.
+        .acquire_slow_threshold(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(options.clone())

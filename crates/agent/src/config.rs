@@ -1,5 +1,7 @@
 //! The node's own configuration, `agent.toml` in the data directory; optional, strict (T-87).
 
+mod instance_connect;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use serde::Deserialize;
 
 use crate::destinations::Rule;
 use crate::identity::DataDir;
+
+use instance_connect::InstanceConnect;
 
 /// Largest file in bytes (T-87).
 const MAX_FILE: u64 = 1024 * 1024;
@@ -64,6 +68,8 @@ pub(crate) struct Config {
     /// Addresses that port sessions may not reach, beside those that no node reaches (T-58): `10.0.0.0/8`,
     /// `10.1.2.3:5432`, `[fd00::/8]:22`, `*:25`; at most 128.
     pub(crate) denied_destinations: Vec<String>,
+    /// Keys that AWS itself pushes.
+    pub(crate) instance_connect: InstanceConnect,
 }
 
 impl Default for Config {
@@ -84,6 +90,7 @@ impl Default for Config {
             adopt_group: None,
             account_retry_seconds: 60,
             denied_destinations: Vec::new(),
+            instance_connect: InstanceConnect::default(),
         }
     }
 }
@@ -170,6 +177,7 @@ fn parse(text: &str) -> anyhow::Result<Config> {
             bail!("`{}` is not the name of an OS user", user.escape_default());
         }
     }
+    config.instance_connect.check()?;
     if !(1..=3600).contains(&config.account_retry_seconds) {
         bail!("`account_retry_seconds` is 1 to 3600");
     }
@@ -215,6 +223,10 @@ mod tests {
         assert_eq!(config.allowed_users.unwrap().len(), 2);
         assert_eq!(parse("").unwrap(), Config::default());
         assert!(parse("forwarding = false\ndenied_destinations = ['10.0.0.0/8', '*:25']").is_ok());
+        let aws = parse("[instance_connect]\naws = true").unwrap().instance_connect;
+        assert_eq!((aws.aws, aws.metadata_url.0.to_string().as_str()), (true, "169.254.169.254:80"));
+        let aws = parse("[instance_connect]\nmetadata_url = 'http://[fd00:ec2::254]:81/'").unwrap().instance_connect;
+        assert_eq!((aws.aws, aws.metadata_url.0.to_string().as_str()), (false, "[fd00:ec2::254]:81"));
     }
 
     #[test]
@@ -249,6 +261,13 @@ mod tests {
             ("[environment]\nLD_PRELOAD = 'x'", "LD_PRELOAD"),
             ("[environment", "environment"),
             ("denied_destinations = ['db.internal']", "db.internal"),
+            ("[instance_connect]\nasw = true", "asw"),
+            ("[instance_connect]\nmetadata_url = 'http://metadata/'", "metadata_url"),
+            ("[instance_connect]\nmetadata_url = 'https://169.254.169.254'", "metadata_url"),
+            ("[instance_connect]\nmetadata_url = 'http://169.254.169.254/latest'", "metadata_url"),
+            ("[instance_connect]\nmetadata_url = 'http://a:b@169.254.169.254'", "metadata_url"),
+            ("[instance_connect]\ntrust_file = 'roots.pem'", "trust_file"),
+            ("[instance_connect]\nhardware = 'sys'", "hardware"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -5,6 +5,7 @@
 
 mod account_health;
 mod account_worker;
+mod aws_key_worker;
 mod call;
 mod clock;
 mod config;
@@ -23,6 +24,7 @@ mod ring;
 mod rsync_worker;
 mod spawn_half;
 mod sys;
+pub mod syslog;
 mod tool;
 
 use std::path::{Path, PathBuf};
@@ -42,8 +44,8 @@ pub struct RunOptions {
 /// mi-…` on standard output once the link stands.
 ///
 /// Call it while the process has one thread: it starts copies of itself. The program must lead `agent link-half` to
-/// [`link_half_main`], `agent copy-worker` to [`copy_worker_main`], `agent listener` to [`listener_main`] and `agent
-/// account-worker` to [`account_worker_main`]; the agent runs it again that way.
+/// [`link_half_main`], `agent copy-worker` to [`copy_worker_main`], `agent listener` to [`listener_main`], `agent
+/// account-worker` to [`account_worker_main`] and `agent aws-key-worker` to [`aws_key_worker_main`]; the agent runs it again that way.
 pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     keeper::run(&identity::DataDir::new(&options.data_dir))
 }
@@ -94,4 +96,14 @@ pub fn copy_worker_main() -> anyhow::Result<()> {
 /// Makes this node's accounts what its bundle says; only the agent itself starts it, as `agent account-worker`.
 pub fn account_worker_main() -> anyhow::Result<()> {
     account_worker::run()
+}
+
+/// Asks AWS's metadata service for pushed keys; only the agent itself starts it, as `agent aws-key-worker`.
+pub fn aws_key_worker_main() -> anyhow::Result<()> {
+    aws_key_worker::run()
+}
+
+/// Tells whether the agent of a data directory answers sshd with keys that AWS pushed, as its owner may have said.
+pub fn answers_for_aws(data_dir: &Path) -> anyhow::Result<bool> {
+    Ok(config::load(&identity::DataDir::new(data_dir))?.instance_connect.aws)
 }

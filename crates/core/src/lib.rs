@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod file_command;
 pub mod grant;
 pub mod id;
+pub mod instance_connect;
 pub mod jwt;
 #[cfg(test)]
 mod mutate;

@@ -21,6 +21,11 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(server_settings: &str) -> Self {
+        Self::with_agent(server_settings, "")
+    }
+
+    /// As [`Self::new`], with more lines of `agent.toml`.
+    pub(crate) fn with_agent(server_settings: &str, agent_lines: &str) -> Self {
         let sshd = TestSshd::prepare("");
         let socket = sshd.path("keys.sock");
         let helper = format!(
@@ -30,16 +35,23 @@ impl Stage {
             helper_account()
         );
         std::fs::write(sshd.path("sshd_config.d/keys.conf"), helper).unwrap();
-        Self::with(server_settings, sshd)
+        Self::with_both(server_settings, sshd, agent_lines)
     }
 
     /// `sshd` knows already whom it asks.
-    fn with(server_settings: &str, mut sshd: TestSshd) -> Self {
+    fn with(server_settings: &str, sshd: TestSshd) -> Self {
+        Self::with_both(server_settings, sshd, "")
+    }
+
+    fn with_both(server_settings: &str, mut sshd: TestSshd, agent_lines: &str) -> Self {
         let server = TestServer::with_config(server_settings);
         // There before it is written, so that nothing is read that happened before.
         std::fs::write(sshd.log(), "").unwrap();
-        let lines =
-            format!("keys_socket = '{}'\nsshd_log = '{}'\n", sshd.path("keys.sock").display(), sshd.log().display());
+        let lines = format!(
+            "keys_socket = '{}'\nsshd_log = '{}'\n{agent_lines}",
+            sshd.path("keys.sock").display(),
+            sshd.log().display()
+        );
         let agent = server.agent_configured("web-1", &["Role=web"], None, &lines);
         sshd.start();
         Self { agent, server, sshd }
@@ -322,7 +334,7 @@ fn nodes_are_instances_with_addresses_of_their_own() {
 }
 
 /// `munjigi sshd …` for an sshd of a test.
-fn setup(sshd: &TestSshd, arguments: &[&str]) -> Command {
+pub(crate) fn setup(sshd: &TestSshd, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["sshd", arguments[0], "--config"]).arg(sshd.config()).args(&arguments[1..]);
     command

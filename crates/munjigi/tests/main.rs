@@ -15,6 +15,7 @@ mod harness;
 mod accounts;
 mod aws_calls;
 mod aws_door;
+mod aws_keys;
 mod aws_plugin;
 mod aws_ports;
 mod conformance;

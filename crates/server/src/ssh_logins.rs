@@ -4,6 +4,8 @@
 //! A node speaks for itself alone (T-32) and may lie; what it reports is checked in form and bounded, and decides
 //! nothing.
 
+mod aws_keys;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use munjigi_core::id::NodeId;
 use munjigi_core::ssh::Fingerprint;
 use munjigi_core::ssh::login_reason::SaidReason;
 use munjigi_core::time::Timestamp;
-use munjigi_core::wire::message::{Logins, MAX_LOGINS, SshLogin};
+use munjigi_core::wire::message::{Logins, MAX_AWS_KEYS, MAX_LOGINS, SshLogin};
 use serde_json::{Value, json};
 
 use crate::door::failures;
@@ -37,8 +39,12 @@ pub(crate) enum Unreported {
 
 /// Writes reported logins into the trail.
 pub(crate) async fn reported(server: &Server, node: &NodeId, report: Logins) -> Result<(), Unreported> {
-    if report.logins.len() > MAX_LOGINS {
-        return Err(Unreported::Malformed(format!("a report has at most {MAX_LOGINS} logins")));
+    if report.logins.len() > MAX_LOGINS || report.aws_keys.len() > MAX_AWS_KEYS {
+        let most = format!("a report has at most {MAX_LOGINS} logins and {MAX_AWS_KEYS} keys of AWS's");
+        return Err(Unreported::Malformed(most));
+    }
+    if !report.aws_keys.iter().all(aws_keys::well_formed) {
+        return Err(Unreported::Malformed("the report on a key of AWS's is not one that an agent makes".to_owned()));
     }
     if let Some(bad) = report.logins.iter().find(|login| !well_formed(login)) {
         let user: String = bad.os_user.chars().take(MAX_TEXT).flat_map(char::escape_default).collect();
@@ -48,6 +54,9 @@ pub(crate) async fn reported(server: &Server, node: &NodeId, report: Logins) -> 
         let message = "the agent could not keep all logins that sshd let in while the server was away".to_owned();
         let details = json!({ "target": node, "missed": report.missed });
         store(server, "SshLoginsMissed", details, Some(("LoginsMissed", message))).await?;
+    }
+    for key in &report.aws_keys {
+        aws_keys::reported(server, node, key).await?;
     }
     for login in report.logins {
         one(server, node, &login).await?;
@@ -66,6 +75,7 @@ fn well_formed(login: &SshLogin) -> bool {
         && u16::try_from(login.port).is_ok()
         && print(&login.fingerprint)
         && print(&login.authority)
+        && aws_keys::well_formed_push(&login.aws_caller, &login.aws_request_id)
         && (login.reason.is_empty() || login.refused && SaidReason::from_code(&login.reason).is_some())
 }
 
@@ -87,7 +97,7 @@ async fn one(server: &Server, node: &NodeId, login: &SshLogin) -> Result<(), Unr
     };
     let allowed_by = match pushed {
         Some(push) => Some(pushed_by(&push)),
-        None => registered(server, node, login).await?,
+        None => registered(server, node, login).await?.or_else(|| aws_keys::allowed_by(login)),
     };
     let explained = allowed_by.is_some();
     let details = details(node, login, at, allowed_by.map(|allowed_by| ("allowedBy", allowed_by)));
@@ -278,7 +288,13 @@ mod tests {
             serial: 0,
             refused: false,
             reason: String::new(),
+            aws_caller: String::new(),
+            aws_request_id: String::new(),
         }
+    }
+
+    fn report(logins: Vec<SshLogin>, missed: u64) -> Logins {
+        Logins { logins, missed, aws_keys: Vec::new() }
     }
 
     fn push(node: &NodeId) -> PushedKey {
@@ -310,7 +326,7 @@ mod tests {
         };
         let other = SshLogin { os_user: "bob".into(), ..login() };
         let logins = vec![login(), certificate, password, other];
-        reported(server, &node, Logins { logins, missed: 3 }).await.unwrap();
+        reported(server, &node, report(logins, 3)).await.unwrap();
         let lines = test.trail("SshLogin");
         assert_eq!(lines.len(), 5, "{lines:?}");
         assert!(lines[0].contains("\"missed\":3"), "{}", lines[0]);
@@ -321,7 +337,7 @@ mod tests {
         }
         // Another node's push explains nothing.
         let elsewhere = NodeId::parse("mi-0123456789abcdef1").unwrap();
-        reported(server, &elsewhere, Logins { logins: vec![login()], missed: 0 }).await.unwrap();
+        reported(server, &elsewhere, report(vec![login()], 0)).await.unwrap();
         assert!(test.trail("mi-0123456789abcdef1")[0].contains("UnexplainedSshLogin"));
         test.stop().await;
     }
@@ -394,7 +410,7 @@ mod tests {
             // Nothing else tells two records apart.
             let login = SshLogin { port: 1000 + u32::try_from(number).unwrap(), ..login };
             let port = format!("\"sourcePort\":{}", login.port);
-            reported(server, &node, Logins { logins: vec![login], missed: 0 }).await.unwrap();
+            reported(server, &node, report(vec![login], 0)).await.unwrap();
             let lines = test.trail(&port);
             assert!(
                 lines.len() == 1 && lines[0].contains(&format!("\"eventName\":\"{event}\"")),
@@ -408,7 +424,7 @@ mod tests {
         let revoked = Revoked { reason: "lost".into(), by: "me".into(), at: now };
         server.store.revoke_ssh(&[Revocation::Serial(77)], &revoked).await.unwrap();
         let login = SshLogin { port: 2000, ..refused };
-        reported(server, &node, Logins { logins: vec![login], missed: 0 }).await.unwrap();
+        reported(server, &node, report(vec![login], 0)).await.unwrap();
         assert!(test.trail("\"sourcePort\":2000")[0].contains("CertificateRevoked"));
         test.stop().await;
     }
@@ -431,10 +447,10 @@ mod tests {
         for change in changes {
             let mut bad = login();
             change(&mut bad);
-            let report = Logins { logins: vec![login(), bad], missed: 0 };
-            assert!(reported(test.server(), &node, report).await.is_err());
+            let refused = reported(test.server(), &node, report(vec![login(), bad], 0)).await;
+            assert!(refused.is_err());
         }
-        let many = Logins { logins: vec![login(); MAX_LOGINS + 1], missed: 0 };
+        let many = report(vec![login(); MAX_LOGINS + 1], 0);
         assert!(reported(test.server(), &node, many).await.is_err());
         assert!(test.trail("SshLogin").is_empty());
         test.stop().await;

@@ -241,6 +241,11 @@ pub(crate) enum ToLink {
         /// As above.
         report: Vec<u8>,
     },
+    /// Sshd was told a key that AWS pushed, or was not and why.
+    AwsKey {
+        /// As [`munjigi_core::wire::message::AwsKeyReport`] in bytes.
+        report: Vec<u8>,
+    },
     /// The program has ended; all that it wrote can be read without waiting.
     Exited {
         /// The session.
@@ -371,6 +376,7 @@ impl ToLink {
             Self::AccountsApplied { request, report } => out.u8(40).u64(*request).bytes(report),
             Self::AccountsChanged { report } => out.u8(41).bytes(report),
             Self::Reached { request } => out.u8(22).u64(*request),
+            Self::AwsKey { report } => out.u8(23).bytes(report),
             Self::LoginLog { kind } => out.u8(21).u8(u8::from(*kind == LogKind::File)),
             Self::Exited { session, status, detail } => {
                 put_status(out.u8(5).text(session.as_str()), status).text(&shortened(detail))
@@ -410,6 +416,7 @@ impl ToLink {
             40 => Self::AccountsApplied { request: fields.u64()?, report: fields.bytes(MAX_PIECE)?.to_vec() },
             41 => Self::AccountsChanged { report: fields.bytes(MAX_PIECE)?.to_vec() },
             22 => Self::Reached { request: fields.u64()? },
+            23 => Self::AwsKey { report: fields.bytes(MAX_PIECE)?.to_vec() },
             21 => Self::LoginLog { kind: if get_flag(&mut fields)? { LogKind::File } else { LogKind::Journal } },
             4 => Self::Refused {
                 request: fields.u64()?,

@@ -67,6 +67,7 @@ fn to_link() -> Vec<ToLink> {
         ToLink::Reached { request: 5 },
         ToLink::AccountsApplied { request: 6, report: vec![1; 50] },
         ToLink::AccountsChanged { report: vec![2; 50] },
+        ToLink::AwsKey { report: vec![3; 50] },
         ToLink::Exited { session: session(), status: killed, detail: "why".into() },
     ]
 }

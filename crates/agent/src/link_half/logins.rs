@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use munjigi_core::ssh::login::{AcceptedLogin, MAX_LINE};
 use munjigi_core::ssh::login_reason::{Left, SaidReason};
-use munjigi_core::wire::message::{Logins as Report, MAX_LOGINS, Open, SshLogin, open};
+use munjigi_core::wire::message::{AwsKeyReport, Logins as Report, MAX_LOGINS, Open, SshLogin, open};
 use munjigi_core::wire::{Frame, FrameSet};
 use munjigi_link::Opener;
+use prost::Message as _;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::aws_keys::{AwsKeys, take};
+use super::lines::Lines;
 use super::session::Attached;
 use crate::clock;
 use crate::halves::LogKind;
@@ -31,6 +33,8 @@ const MAX_JOURNAL_LINE: usize = 64 * 1024;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Most processes of sshd whose reasons are remembered until they say whom they refused.
 const MAX_REASONS: usize = 256;
+/// Most bytes of a report, beside which its frame has room for the rest.
+const MAX_REPORT: usize = 48 * 1024;
 /// For the server's answer to a report.
 const ANSWER: Duration = Duration::from_secs(30);
 /// After a report that the server did not take.
@@ -50,6 +54,8 @@ pub(super) struct Logins {
 struct Waiting {
     logins: VecDeque<SshLogin>,
     missed: u64,
+    /// What became of keys that AWS pushed.
+    aws: AwsKeys,
 }
 
 impl Logins {
@@ -151,22 +157,29 @@ impl Logins {
         self.more.notify_one();
     }
 
+    /// Takes the privileged half's word on a key that AWS pushed.
+    pub(super) fn told_by_aws(&self, report: &[u8]) {
+        let Ok(report) = AwsKeyReport::decode(report) else { return };
+        self.lock().aws.keep(report);
+        self.more.notify_one();
+    }
+
     /// Reports for ever.
     async fn report(&self) {
         let mut link = self.link.subscribe();
         loop {
             let next = self.batch();
-            if next.logins.is_empty() && next.missed == 0 {
+            if next.logins.is_empty() && next.aws_keys.is_empty() && next.missed == 0 {
                 self.more.notified().await;
                 continue;
             }
             let Ok(opener) = link.wait_for(Option::is_some).await.map(|link| link.clone()) else { return };
             let Some(opener) = opener else { continue };
             match timeout(ANSWER, send(&opener, &next)).await {
-                Ok(Some(Taken::Yes)) => self.done(next.logins.len(), next.missed),
+                Ok(Some(Taken::Yes)) => self.done(&next),
                 Ok(Some(Taken::Never)) => {
                     tracing::error!(logins = next.logins.len(), "the server refuses what sshd wrote; it is left out");
-                    self.done(next.logins.len(), next.missed);
+                    self.done(&next);
                     self.lock().missed += next.logins.len() as u64;
                     sleep(REPORT_AGAIN).await;
                 }
@@ -177,17 +190,25 @@ impl Logins {
 
     fn batch(&self) -> Report {
         let waiting = self.lock();
-        Report { logins: waiting.logins.iter().take(MAX_LOGINS).cloned().collect(), missed: waiting.missed }
+        let mut bytes = MAX_REPORT;
+        let aws_keys = waiting.aws.batch(&mut bytes);
+        let explained = waiting.logins.iter().take(MAX_LOGINS).cloned().map(|mut login| {
+            waiting.aws.explain(&mut login);
+            login
+        });
+        let logins = explained.take_while(|login| take(&mut bytes, login.encoded_len())).collect();
+        Report { logins, missed: waiting.missed, aws_keys }
     }
 
     /// Forgets what the server has. While it was on its way, the oldest may have been pushed out: those count among
     /// the missed, so one may be reported and missed, but none is lost unseen.
-    fn done(&self, count: usize, missed: u64) {
+    fn done(&self, sent: &Report) {
         let mut waiting = self.lock();
-        let pushed_out = usize::try_from(waiting.missed.saturating_sub(missed)).unwrap_or(usize::MAX);
-        let left = count.saturating_sub(pushed_out).min(waiting.logins.len());
+        waiting.aws.done(sent.aws_keys.len());
+        let pushed_out = usize::try_from(waiting.missed.saturating_sub(sent.missed)).unwrap_or(usize::MAX);
+        let left = sent.logins.len().saturating_sub(pushed_out).min(waiting.logins.len());
         waiting.logins.drain(..left);
-        waiting.missed = waiting.missed.saturating_sub(missed);
+        waiting.missed = waiting.missed.saturating_sub(sent.missed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -205,7 +226,7 @@ enum Taken {
 async fn send(opener: &Opener, report: &Report) -> Option<Taken> {
     let mut stream = Attached::new(opener.open().await.ok()?);
     let open = Open { wish: Some(open::Wish::Logins(report.clone())) };
-    // At most 64 logins fit a frame.
+    // What a batch holds fits a frame.
     stream.writer.feed(&Frame::Open(Box::new(open))).ok()?;
     stream.writer.flush().await.ok()?;
     match stream.reader.read(FrameSet::ANSWER).await.ok()?? {
@@ -312,47 +333,6 @@ fn shown(login: &AcceptedLogin, process_id: u32) -> SshLogin {
     }
 }
 
-/// Cuts bytes into lines of bounded length; longer ones are left out whole.
-struct Lines {
-    buffer: Vec<u8>,
-    longest: usize,
-    /// Inside a line that is too long.
-    skipping: bool,
-}
-
-impl Lines {
-    fn new(longest: usize) -> Self {
-        Self { buffer: Vec::new(), longest, skipping: false }
-    }
-
-    /// Reads more; returns how many bytes came.
-    async fn fill(&mut self, source: &mut (impl AsyncRead + Unpin)) -> std::io::Result<usize> {
-        let mut chunk = [0; 8192];
-        let count = source.read(&mut chunk).await?;
-        self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
-        Ok(count)
-    }
-
-    /// Returns the next whole line without its end.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
-                if self.buffer.len() > self.longest {
-                    self.buffer.clear();
-                    self.skipping = true;
-                }
-                return None;
-            };
-            let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
-            line.pop();
-            let whole = !std::mem::take(&mut self.skipping) && line.len() <= self.longest;
-            if whole {
-                return Some(line);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -424,20 +404,6 @@ mod tests {
         assert_eq!(reasons.said.len(), MAX_REASONS);
     }
 
-    #[test]
-    fn long_lines_are_left_out_and_the_next_is_whole() {
-        let mut lines = Lines::new(8);
-        let mut all = Vec::new();
-        for piece in ["one\ntw", "o\n", "123456789012", "3456", "78\nthree\n", "123456789\nfour\n"] {
-            lines.buffer.extend_from_slice(piece.as_bytes());
-            while let Some(line) = lines.next() {
-                all.push(String::from_utf8(line).unwrap());
-            }
-            assert!(lines.buffer.len() <= 16);
-        }
-        assert_eq!(all, ["one", "two", "three", "four"]);
-    }
-
     #[tokio::test]
     async fn a_file_is_followed_over_truncation_and_rotation_and_the_oldest_are_counted_when_there_is_no_room() {
         let directory = tempfile::tempdir().unwrap();
@@ -479,8 +445,9 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(60), reached).await.expect("the oldest are counted");
-        assert_eq!(logins.batch().logins.len(), MAX_LOGINS);
-        logins.done(MAX_LOGINS, 3);
+        let batch = logins.batch();
+        assert_eq!((batch.logins.len(), batch.missed), (MAX_LOGINS, 3));
+        logins.done(&batch);
         let waiting = logins.lock();
         assert_eq!((waiting.logins.len(), waiting.missed), (MAX_WAITING - MAX_LOGINS, 0));
     }

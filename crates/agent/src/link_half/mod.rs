@@ -5,7 +5,9 @@
 
 mod account_changes;
 mod accounts;
+mod aws_keys;
 mod dialing;
+mod lines;
 mod listening;
 mod logins;
 mod near;
@@ -164,6 +166,7 @@ fn take(
                 logins.read(kind, descriptor);
             }
         }
+        ToLink::AwsKey { report } => logins.told_by_aws(&report),
         ToLink::AccountsApplied { request, report } => drop(spawn.reported(request, Ok(report))),
         ToLink::AccountsChanged { report } => changes.tell(report),
         ToLink::KeyTaken { request } | ToLink::Reached { request } => {

@@ -8,7 +8,7 @@ use munjigi_core::grant::Action;
 use munjigi_core::trust::TrustBundle;
 use munjigi_core::wire::hello::node_link_message;
 
-use super::key_socket::KeySocket;
+use super::key_socket::{KeySocket, Known};
 use super::registered_keys::Registered;
 use super::{Refusal, SpawnHalf, account};
 use crate::clock;
@@ -119,7 +119,7 @@ impl SpawnHalf {
             .map_err(|error| Refusal::failed("TooManyKeys", &error.to_string()))
     }
 
-    /// Listens for sshd's helper from the first key on.
+    /// Listens for sshd's helper from the first key on, or from the start where AWS may push some.
     pub(super) fn listen_for_sshd(&mut self) -> anyhow::Result<()> {
         if self.key_socket.is_none() {
             let path = self.config.keys_socket_path(&self.data, &self.identity.node_id);
@@ -133,9 +133,17 @@ impl SpawnHalf {
         let bundle = self.accounts.bundle();
         let book = self.manages_accounts().then(|| self.accounts.book());
         let registered = bundle.map(|bundle| Registered { bundle, book, config: &self.config, now: clock::now() });
+        let mut unanswered = Vec::new();
         if let Some(socket) = &mut self.key_socket {
-            socket.serve(&mut self.keys, registered.as_ref(), &self.config.local_users, now);
+            let mut known = Known {
+                keys: &mut self.keys,
+                registered,
+                local: &self.config.local_users,
+                unanswered: self.config.instance_connect.aws.then_some(&mut unanswered),
+            };
+            socket.serve(&mut known, now);
         }
+        self.ask_aws(unanswered, now);
     }
 
     /// Takes a newer trust bundle, signed by the root that was pinned at join (T-20).

@@ -18,6 +18,7 @@ use munjigi_core::ssh::lookup::{self, LOCAL_ANSWER, MAX_QUESTION, Question};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
 
+use super::aws_keys::Unanswered;
 use super::keys::{Keys, SshConnection};
 use super::registered_keys::Registered;
 
@@ -47,6 +48,18 @@ struct Asking {
     pid: i32,
     question: Vec<u8>,
     until: Instant,
+}
+
+/// Whom questions are answered from.
+pub(crate) struct Known<'a> {
+    /// Keys that were pushed.
+    pub(crate) keys: &'a mut Keys,
+    /// Those of the account bundle.
+    pub(crate) registered: Option<Registered<'a>>,
+    /// Accounts for which nothing is looked up.
+    pub(crate) local: &'a [String],
+    /// Takes the questions of real sshds that nothing here answers, if somebody else can be asked.
+    pub(crate) unanswered: Option<&'a mut Vec<Unanswered>>,
 }
 
 impl KeySocket {
@@ -91,16 +104,14 @@ impl KeySocket {
         self.asking.iter().map(|asking| asking.until).min()
     }
 
-    /// Accepts, reads and answers as far as it goes without waiting. Nothing is looked up for the accounts that are `local`.
-    pub(crate) fn serve(
-        &mut self,
-        keys: &mut Keys,
-        registered: Option<&Registered<'_>>,
-        local: &[String],
-        now: Instant,
-    ) {
+    /// Accepts, reads and answers as far as it goes without waiting.
+    pub(crate) fn serve(&mut self, known: &mut Known<'_>, now: Instant) {
         self.accept(now);
-        self.asking.retain_mut(|asking| asking.until > now && asking.go_on(keys, registered, local, now));
+        self.asking = std::mem::take(&mut self.asking)
+            .into_iter()
+            .filter(|asking| asking.until > now)
+            .filter_map(|asking| asking.go_on(known, now))
+            .collect();
     }
 
     fn accept(&mut self, now: Instant) {
@@ -128,52 +139,60 @@ impl Drop for KeySocket {
 }
 
 impl Asking {
-    /// Reads what there is and answers a whole question. Returns whether more is to come.
-    fn go_on(&mut self, keys: &mut Keys, registered: Option<&Registered<'_>>, local: &[String], now: Instant) -> bool {
+    /// Reads what there is and answers a whole question. Comes back if more is to come.
+    fn go_on(mut self, known: &mut Known<'_>, now: Instant) -> Option<Self> {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return false,
+                Ok(0) => return None,
                 Ok(count) => self.question.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(self),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return false,
+                Err(_) => return None,
             }
             if let Some(end) = self.question.iter().position(|byte| *byte == b'\n') {
                 let question = Question::decode(self.question.get(..end).unwrap_or_default());
                 if let Some(question) = question {
-                    let answer = match local.contains(&question.os_user) {
-                        true => LOCAL_ANSWER.to_owned(),
-                        false => self.answer(&question, keys, registered, now),
-                    };
-                    // An answer is far smaller than the socket's buffer; a peer that left gets none.
-                    let _ = self.stream.write_all(answer.as_bytes());
+                    self.answer(question, known, now);
                 }
-                return false;
+                return None;
             }
             if self.question.len() > MAX_QUESTION {
-                return false;
+                return None;
             }
         }
     }
 
-    fn answer(
-        &self,
-        question: &Question,
-        keys: &mut Keys,
-        registered: Option<&Registered<'_>>,
-        now: Instant,
-    ) -> String {
+    fn answer(mut self, question: Question, known: &mut Known<'_>, now: Instant) {
+        let answer = if known.local.contains(&question.os_user) {
+            LOCAL_ANSWER.to_owned()
+        } else {
+            let connection = ssh_connection(self.pid);
+            let given = known.lines(&question, connection, now);
+            if let (true, Some(unanswered), Some(connection)) = (given.is_empty(), &mut known.unanswered, connection) {
+                unanswered.push(Unanswered { stream: self.stream, question, connection });
+                return;
+            }
+            lookup::encode_answer(&given)
+        };
+        // An answer is far smaller than the socket's buffer; a peer that left gets none.
+        let _ = self.stream.write_all(answer.as_bytes());
+    }
+}
+
+impl Known<'_> {
+    fn lines(&mut self, question: &Question, connection: Option<SshConnection>, now: Instant) -> Vec<KeyLine> {
         // Pushed keys come first; among those that fit one offered key there is no other difference.
-        let pushed = keys.answer(question, ssh_connection(self.pid), now);
+        let pushed = self.keys.answer(question, connection, now);
         let mut given: Vec<KeyLine> = pushed.into_iter().map(KeyLine::from).collect();
-        for BundleKey { key, options, .. } in registered.iter().flat_map(|registered| registered.answer(question)) {
+        for BundleKey { key, options, .. } in self.registered.iter().flat_map(|registered| registered.answer(question))
+        {
             // Of one key in two places the first counts, as in sshd's own files.
             if !given.iter().any(|line| line.key == *key) {
                 given.push(KeyLine { options: options.clone(), key: key.clone() });
             }
         }
-        lookup::encode_answer(&given)
+        given
     }
 }
 
@@ -253,7 +272,12 @@ mod tests {
     fn ask(socket: &mut KeySocket, keys: &mut Keys, question: &[u8]) -> String {
         let mut stream = UnixStream::connect(&socket.path).unwrap();
         stream.write_all(question).unwrap();
-        socket.serve(keys, None, &["ansible".to_owned()], Instant::now());
+        let local = ["ansible".to_owned()];
+        // The test is no sshd, so its questions go nowhere else.
+        let mut unanswered = Vec::new();
+        let mut known = Known { keys, registered: None, local: &local, unanswered: Some(&mut unanswered) };
+        socket.serve(&mut known, Instant::now());
+        assert!(unanswered.is_empty());
         let mut answer = String::new();
         stream.set_nonblocking(true).unwrap();
         // Closed at once, or nothing yet.
@@ -280,11 +304,12 @@ mod tests {
         let waiting: Vec<UnixStream> =
             (0..MAX_PER_USER + 5).map(|_| UnixStream::connect(&socket.path).unwrap()).collect();
         let now = Instant::now();
-        socket.serve(&mut keys, None, &[], now);
+        let mut known = Known { keys: &mut keys, registered: None, local: &[], unanswered: None };
+        socket.serve(&mut known, now);
         assert_eq!(socket.asking.len(), MAX_PER_USER);
         assert_eq!(socket.descriptors().count(), 1 + MAX_PER_USER);
         assert!(socket.next_end().is_some());
-        socket.serve(&mut keys, None, &[], now + QUESTION + Duration::from_millis(1));
+        socket.serve(&mut known, now + QUESTION + Duration::from_millis(1));
         assert!(socket.asking.is_empty());
         let mut line = String::new();
         assert_eq!(std::io::BufReader::new(&waiting[0]).read_line(&mut line).unwrap(), 0);

@@ -11,6 +11,7 @@
 mod account;
 mod accounts;
 mod asked;
+mod aws_keys;
 mod child;
 mod connecting;
 mod copying;
@@ -60,6 +61,7 @@ use crate::sys;
 
 pub(crate) use account::only_user;
 use accounts::Accounts;
+use aws_keys::AwsKeys;
 use key_socket::KeySocket;
 use keys::Keys;
 use link_process::LinkProcess;
@@ -100,6 +102,7 @@ struct SpawnHalf {
     connecting: BTreeSet<Pid>,
     accounts: Accounts,
     keys: Keys,
+    aws_keys: AwsKeys,
     /// Where sshd's helper asks; there from the first key on.
     key_socket: Option<KeySocket>,
     login_log: Option<LoginLog>,
@@ -121,6 +124,9 @@ pub(crate) fn run(data: &DataDir) -> anyhow::Result<ExitCode> {
     half.leave_network()?;
     half.cgroups = Cgroups::prepare(&half.identity.node_id);
     half.resume_accounts();
+    if half.config.instance_connect.aws {
+        half.listen_for_sshd().context("the node cannot hand keys to sshd")?;
+    }
     half.serve()
 }
 
@@ -169,6 +175,7 @@ impl SpawnHalf {
             connecting: BTreeSet::new(),
             accounts: Accounts::default(),
             keys: Keys::default(),
+            aws_keys: AwsKeys::default(),
             key_socket: None,
             login_log,
             link: None,
@@ -209,7 +216,9 @@ impl SpawnHalf {
             }
             let (signalled, spoken, writable, asked) = self.wait(now)?;
             if asked {
-                self.answer_sshd(clock::monotonic());
+                let now = clock::monotonic();
+                self.answer_sshd(now);
+                self.answer_from_aws(now);
             }
             if signalled {
                 self.take_signals();
@@ -231,7 +240,7 @@ impl SpawnHalf {
             fds.push(PollFd::new(link.channel(), PollFlags::POLLIN | room));
         }
         let before = fds.len();
-        let asking = self.key_socket.iter().flat_map(KeySocket::descriptors);
+        let asking = self.key_socket.iter().flat_map(KeySocket::descriptors).chain(self.aws_keys.descriptors());
         fds.extend(asking.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let due = self
             .sessions
@@ -242,6 +251,7 @@ impl SpawnHalf {
             .chain(self.accounts.next())
             .chain(self.login_log.as_ref().map(LoginLog::next_look))
             .chain(self.key_socket.as_ref().and_then(KeySocket::next_end))
+            .chain(self.aws_keys.next_end())
             .chain(self.offline_since.filter(|_| !self.sessions.is_empty()).map(|since| since + RESUME_WINDOW))
             .chain(self.link.is_none().then_some(self.restart_at))
             .min();
@@ -272,6 +282,9 @@ impl SpawnHalf {
         }
         if self.key_socket.as_ref().is_some_and(|socket| socket.next_end().is_some_and(|at| at <= now)) {
             self.answer_sshd(now);
+        }
+        if self.aws_keys.next_end().is_some_and(|at| at <= now) {
+            self.answer_from_aws(now);
         }
         if self.offline_since.is_some_and(|since| now.saturating_duration_since(since) >= RESUME_WINDOW) {
             self.offline_since = Some(now);
@@ -401,7 +414,8 @@ impl SpawnHalf {
             self.lose_link(&anyhow::anyhow!("it ended with {status:?}"));
             return;
         }
-        if self.workers.remove(&pid) || self.connecting.remove(&pid) || self.account_worker_reaped(pid, &status) {
+        let one_of_ours = self.workers.remove(&pid) || self.connecting.remove(&pid) || self.aws_keys.reaped(pid);
+        if one_of_ours || self.account_worker_reaped(pid, &status) {
             return;
         }
         let now = clock::monotonic();

@@ -4,6 +4,7 @@
 //! Question: `munjigi-keys 1 USER TYPE BASE64` (type and key as sshd offers them, or `- -` when it did not say) and a
 //! line feed. Answer: for each key that is good now a line `key [OPTIONS] TYPE BASE64`, then the line `end`; or the lines
 //! `local` and `end` for an account that is none of the agent's business. An answer without `end` was cut off and is worth nothing.
+//! The line `wait` before all others says that the agent has to ask somebody else, which takes a few seconds at most.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +23,8 @@ const LAST: &str = "end";
 const LOCAL: &str = "local";
 /// The answer for an account of which the node's owner says that nobody is asked about it.
 pub const LOCAL_ANSWER: &str = "local\nend\n";
+/// The line before an answer that takes longer.
+pub const WAIT: &str = "wait";
 const NOTHING: &str = "-";
 
 /// What sshd wants to know.
@@ -88,10 +91,16 @@ pub enum Answer {
     Local,
 }
 
+/// Tells whether the beginning of an answer says that the rest takes longer.
+pub fn takes_longer(beginning: &[u8]) -> bool {
+    beginning.strip_prefix(WAIT.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'\n'))
+}
+
 /// Reads an answer; `None` if it is not whole or holds anything but keys.
 pub fn decode_answer(answer: &[u8]) -> Option<Answer> {
     let answer = std::str::from_utf8(answer).ok().filter(|answer| answer.len() <= MAX_ANSWER)?;
-    let mut lines = answer.strip_suffix('\n')?.split('\n');
+    let mut lines = answer.strip_suffix('\n')?.split('\n').peekable();
+    lines.next_if_eq(&WAIT);
     let (mut keys, mut local) = (Vec::new(), false);
     loop {
         match lines.next()? {
@@ -132,6 +141,10 @@ mod tests {
             assert_eq!(decode_answer(encode_answer(&keys).as_bytes()), Some(Answer::Keys(keys)));
         }
         assert_eq!(encode_answer(&[key().into()]), format!("key {KEY}\nend\n"));
+        let late = format!("wait\n{}", encode_answer(&[key().into()]));
+        assert_eq!(decode_answer(late.as_bytes()), Some(Answer::Keys(vec![key().into()])));
+        assert!(takes_longer(late.as_bytes()) && takes_longer(b"wait\n"));
+        assert!(!takes_longer(b"wait") && !takes_longer(b"end\n") && !takes_longer(b""));
     }
 
     #[test]
@@ -153,7 +166,17 @@ mod tests {
         }
         assert_eq!(Question::decode(&[b'a'; MAX_QUESTION]), None);
         let with_options = format!("key environment=\"A=b\" {KEY}\nend\n");
-        for bad in ["", "end", "key x\nend\n", "end\nend\n", "\nend\n", &format!("key {KEY}\n"), &with_options] {
+        for bad in [
+            "",
+            "end",
+            "wait\n",
+            "wait\nwait\nend\n",
+            "key x\nend\n",
+            "end\nend\n",
+            "\nend\n",
+            &format!("key {KEY}\n"),
+            &with_options,
+        ] {
             assert_eq!(decode_answer(bad.as_bytes()), None, "{bad:?}");
         }
         let many = format!("key {KEY}\n").repeat(MAX_KEYS + 1) + "end\n";

@@ -513,6 +513,8 @@ pub struct SshTrustOnNode {
 
 /// Most logins in one [`Logins`].
 pub const MAX_LOGINS: usize = 64;
+/// Most reports on AWS's keys in one [`Logins`].
+pub const MAX_AWS_KEYS: usize = 16;
 
 /// Agent to server: logins that the node's sshd has let in. Answered with [`Accepted`] once they are in the trail.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -523,6 +525,35 @@ pub struct Logins {
     /// Logins before these that the agent could not keep.
     #[prost(uint64, tag = "2")]
     pub missed: u64,
+    /// What became of keys that AWS pushed, before these logins; at most [`MAX_AWS_KEYS`].
+    #[prost(message, repeated, tag = "3")]
+    pub aws_keys: Vec<AwsKeyReport>,
+}
+
+/// A key that AWS itself pushed to the EC2 instance that the node is: sshd was told it, or it was not good.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AwsKeyReport {
+    /// When, microseconds since 1970 UTC by the node's clock.
+    #[prost(int64, tag = "1")]
+    pub read_micros: i64,
+    /// The account.
+    #[prost(string, tag = "2")]
+    pub os_user: String,
+    /// `SHA256:…` of the key that the client offered; empty if it offered none.
+    #[prost(string, tag = "3")]
+    pub fingerprint: String,
+    /// ARN of who pushed it, as AWS signed it; empty if AWS does not say.
+    #[prost(string, tag = "4")]
+    pub caller: String,
+    /// Id of the request that pushed it, as AWS signed it; empty if AWS does not say.
+    #[prost(string, tag = "5")]
+    pub request_id: String,
+    /// Until when it is good, microseconds since 1970 UTC; 0 for one that is not good.
+    #[prost(int64, tag = "6")]
+    pub expires_micros: i64,
+    /// Why it was not good: a code of [`crate::instance_connect::Distrust`]; empty if sshd was told it.
+    #[prost(string, tag = "7")]
+    pub reason: String,
 }
 
 /// A login that the node's sshd has let in, as [`crate::ssh::login::AcceptedLogin`] reads it.
@@ -568,6 +599,12 @@ pub struct SshLogin {
     /// `CertificateAltered` the key and what belongs to it are empty.
     #[prost(string, tag = "13")]
     pub reason: String,
+    /// ARN of who pushed the key through AWS, if that let it in; empty otherwise.
+    #[prost(string, tag = "14")]
+    pub aws_caller: String,
+    /// Id of the request that pushed it.
+    #[prost(string, tag = "15")]
+    pub aws_request_id: String,
 }
 
 /// Agent to server: a session that is still alive (or ended while the server was away) on the node.

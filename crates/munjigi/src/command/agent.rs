@@ -97,6 +97,9 @@ enum AgentCommand {
     /// Makes, changes and removes people's accounts; started by the agent itself
     #[command(hide = true)]
     AccountWorker,
+    /// Asks AWS's metadata service for pushed keys; started by the agent itself
+    #[command(hide = true)]
+    AwsKeyWorker,
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -143,6 +146,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Finish> {
         }
         AgentCommand::AccountWorker => {
             munjigi_agent::account_worker_main()?;
+            Ok(Finish::Done)
+        }
+        AgentCommand::AwsKeyWorker => {
+            munjigi_agent::aws_key_worker_main()?;
             Ok(Finish::Done)
         }
         AgentCommand::CopyWorker => {

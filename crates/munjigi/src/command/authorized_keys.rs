@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -29,12 +29,11 @@ use nix::unistd::Uid;
 const NAME: &str = "authorized-keys";
 /// For the agent's whole answer.
 const ANSWER: Duration = Duration::from_secs(1);
+/// For it when the agent says that it has to ask AWS's metadata service.
+const LONG_ANSWER: Duration = Duration::from_millis(4500);
 /// After this the kernel ends us, whatever we are waiting for; the chained command has a time of its own, sshd's
 /// `LoginGraceTime`.
 const LAST_RESORT_SECS: u32 = 5;
-/// Where the system's log listens, and our line's priority there: `authpriv.info`.
-const SYSLOG: &str = "/dev/log";
-const PRIORITY: u32 = 10 << 3 | 6;
 
 /// Print the keys that were pushed for an OS user; sshd runs it as its AuthorizedKeysCommand
 #[derive(Debug, Args)]
@@ -159,7 +158,7 @@ fn ask(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
     if peer.uid() != 0 && peer.uid() != Uid::effective().as_raw() {
         bail!("{shown} is answered by user {}, who is neither root nor this command's own user", peer.uid());
     }
-    let until = Instant::now() + ANSWER;
+    let asked = Instant::now();
     stream.set_write_timeout(Some(ANSWER)).context("cannot limit the time for the agent")?;
     stream.write_all(question.encode().as_bytes()).with_context(|| format!("the agent at {shown} does not listen"))?;
     // The agent needs no end of the question; a failure here shows in the answer.
@@ -167,9 +166,10 @@ fn ask(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let left = until.saturating_duration_since(Instant::now());
+        let limit = if lookup::takes_longer(&answer) { LONG_ANSWER } else { ANSWER };
+        let left = limit.saturating_sub(asked.elapsed());
         if left.is_zero() {
-            bail!("the agent at {shown} did not answer within {} s", ANSWER.as_secs());
+            bail!("the agent at {shown} did not answer within {} s", limit.as_secs_f32());
         }
         stream.set_read_timeout(Some(left)).context("cannot limit the time for the agent")?;
         match stream.read(&mut buffer) {
@@ -207,9 +207,5 @@ fn check_program(program: &Path) -> anyhow::Result<()> {
 
 /// Writes a line into the system's log.
 fn log(text: &str) -> io::Result<()> {
-    let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
-    let line = format!("<{PRIORITY}>munjigi-{NAME}[{}]: {text}", std::process::id());
-    let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(Duration::from_millis(100)))?;
-    socket.send_to(line.as_bytes(), SYSLOG).map(drop)
+    munjigi_agent::syslog::authentication("munjigi-authorized-keys", text)
 }

@@ -17,6 +17,8 @@ use crate::client::text::escaped;
 
 /// Accounts that the helper may run as, in order of preference; never root.
 const ACCOUNTS: [&str; 4] = ["munjigi-keys", "munjigi", "_munjigi", "nobody"];
+/// The program of AWS's package ec2-instance-connect that sshd is set to ask.
+const AWS_COMMAND: &str = "eic_run_authorized_keys";
 
 /// Have this machine's sshd accept keys pushed with `aws ec2-instance-connect send-ssh-public-key`
 #[derive(Debug, Args)]
@@ -32,7 +34,8 @@ enum SshdCommand {
     /// Write the drop-in file, have sshd check it, and reload sshd
     #[command(
         after_help = "The file is DIR/sshd_config.d/00-munjigi.conf. A command that is set already is asked after the\n\
-        agent (--no-chain refuses instead). Certificates of `munjigi login` are believed too, if the agent has had the\n\
+        agent (--no-chain refuses instead), but for AWS's own (eic_run_authorized_keys) where `[instance_connect] aws = true`\n\
+        in agent.toml has the agent answer in its place. Certificates of `munjigi login` are believed too, if the agent has had the\n\
         authority's keys from its server and nothing else is set. If sshd does not like the result, everything is as before.\n\n\
         Example: munjigi sshd install --data-dir /var/lib/munjigi-agent"
     )]
@@ -104,6 +107,18 @@ impl Agent {
             (None, Some(data_dir)) => munjigi_agent::keys_socket(data_dir),
             (None, None) => bail!("name the agent with --data-dir or --socket"),
         }
+    }
+}
+
+impl Agent {
+    /// Tells whether the agent answers in the place of a command: AWS's own, where the node's owner has it do so.
+    fn replaces(&self, command: &daemon::KeysCommand) -> bool {
+        command.command.contains(AWS_COMMAND) && self.answers_for_aws()
+    }
+
+    /// An agent whose settings cannot be read says why when it starts.
+    fn answers_for_aws(&self) -> bool {
+        self.data_dir.as_deref().is_some_and(|data_dir| munjigi_agent::answers_for_aws(data_dir).unwrap_or(false))
     }
 }
 
@@ -184,16 +199,28 @@ struct Installed {
 fn install(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Result<Finish> {
     let (daemon, drop_in, socket) = (place.daemon(), place.drop_in(), agent.socket()?);
     if let Some(pid) = daemon.overridden_by()? {
+        let how = match Daemon::command_line_names(pid, AWS_COMMAND) {
+            true => instead_of_aws(agent),
+            false => "take it out of its service first".to_owned(),
+        };
         bail!(
             "the running sshd (process {pid}) has an AuthorizedKeysCommand on its command line, which wins over every \
-             file; take it out of its service first (often a drop-in of the package ec2-instance-connect)"
+             file; {how}"
         );
     }
     let Installed { user, before, told } = install_files(place, agent, wish)?;
     print(&format!("wrote {}: sshd asks the agent at {} as {user}\n", drop_in.path().display(), socket.display()))?;
     print(&format!("{told}\n"))?;
     if let Some(before) = before {
-        print(&format!("when no pushed key fits, sshd's former command is asked: {}\n", escaped(&before.command)))?;
+        let command = escaped(&before.command);
+        print(&match (agent.replaces(&before), before.command.contains(AWS_COMMAND)) {
+            (true, _) => format!("sshd's former command is left out, as the agent answers for AWS: {command}\n"),
+            (false, true) => format!(
+                "when no pushed key fits, AWS's command is asked: {command}\nnote: the agent can do that itself: write \
+                 `aws = true` below `[instance_connect]` in agent.toml, restart the agent, and install again\n"
+            ),
+            (false, false) => format!("when no pushed key fits, sshd's former command is asked: {command}\n"),
+        })?;
     }
     for file in daemon.commands_in_match_blocks() {
         print(&format!(
@@ -203,6 +230,19 @@ fn install(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Result<Fini
     }
     place.reload(&daemon)?;
     Ok(Finish::Done)
+}
+
+/// Says how the agent takes the place of AWS's package, whose drop-in gives sshd its command line.
+fn instead_of_aws(agent: &Agent) -> String {
+    let first = match agent.answers_for_aws() {
+        true => "the agent answers for AWS already, so take AWS's away",
+        false => {
+            "it is that of AWS's package ec2-instance-connect, whose keys the agent can check itself: write `aws = true` below \
+             `[instance_connect]` in agent.toml, restart the agent, then take AWS's away"
+        }
+    };
+    let directory = agent.data_dir.as_deref().unwrap_or_else(|| Path::new("DIR")).display();
+    format!("{first} with `munjigi migrate --from eic --agent-dir {directory} --remove --proof-user NAME --apply`")
 }
 
 /// Writes the file and has sshd check it; everything is as it was if sshd does not like it.
@@ -216,7 +256,7 @@ fn install_files(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Resul
     let result = (|| {
         daemon.check().context("sshd does not accept its settings as they are, so nothing was installed")?;
         let before = daemon.keys_command()?;
-        if let (Some(before), true) = (&before, wish.no_chain) {
+        if let (Some(before), true) = (before.as_ref().filter(|before| !agent.replaces(before)), wish.no_chain) {
             bail!("sshd already has an AuthorizedKeysCommand: {}; leave out --no-chain to ask it too", before.command);
         }
         let chain_user = before.as_ref().map(|before| before.user.as_str());
@@ -229,7 +269,7 @@ fn install_files(place: &Place, agent: &Agent, wish: &Wish<'_>) -> anyhow::Resul
             program,
             socket: &socket,
             user: &user,
-            other: before.as_ref().map(|b| b.command.as_str()),
+            other: before.as_ref().filter(|before| !agent.replaces(before)).map(|before| before.command.as_str()),
             further: &further,
         };
         drop_in.write(&line)?;

@@ -1,6 +1,7 @@
 //! Servers, agents, clients and a faulty network for tests. Each stops itself when it is dropped.
 
 pub(crate) mod aws_client;
+pub(crate) mod aws_metadata;
 pub(crate) mod browser;
 pub(crate) mod cut;
 pub(crate) mod databases;
@@ -15,6 +16,7 @@ pub(crate) mod sshd;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 
+pub(crate) use aws_metadata::AwsMetadata;
 pub(crate) use cut::CutProxy;
 pub(crate) use databases::TestDatabase;
 pub(crate) use forward::TestForward;

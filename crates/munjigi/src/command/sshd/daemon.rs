@@ -94,6 +94,11 @@ impl Daemon {
         Ok(pids.filter(|pid| is_sshd(*pid)).find(|pid| self.overrides(*pid)))
     }
 
+    /// Tells whether the command line of a process names a program.
+    pub(super) fn command_line_names(pid: i32, program: &str) -> bool {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(program))
+    }
+
     fn overrides(&self, pid: i32) -> bool {
         let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
         let words: Vec<String> =

@@ -14,11 +14,12 @@ use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context as Hash, SHA256};
 use munjigi_copy::sftp::{glob, open_real, resolve};
-use munjigi_core::file_command::RsyncCall;
 use munjigi_core::file_command::rsync_link::{
     GO, KIND_DATA, KIND_ERRORS, LOG_FORMAT, MAX_BODY, RsyncDone, RsyncSays, header, log_line,
 };
+use munjigi_core::file_command::{MAX_PATHS, RsyncCall};
 use munjigi_core::sftp::ResolveLast;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
@@ -74,8 +75,12 @@ fn run(mut socket: std::fs::File, out: &Link, call: &RsyncCall, home: &Path) -> 
     let program = PROGRAMS.iter().find(|program| Path::new(program).is_file());
     let program = program.ok_or("rsync is not installed on this node; use scp or sftp, or install it there")?;
     let paths = real_paths(call, home)?;
-    let bare = paths.iter().map(|path| trimmed(path).to_vec()).collect();
-    out.say(&RsyncSays::Ready { paths: bare }).map_err(broken)?;
+    let bare = paths.iter().map(|path| trimmed(path).to_vec());
+    let judged: Vec<_> = bare.chain(beside(call, &paths)?).collect();
+    if judged.len() > MAX_PATHS {
+        return Err("the options name too many directories".to_owned());
+    }
+    out.say(&RsyncSays::Ready { paths: judged }).map_err(broken)?;
     let mut go = [0];
     socket.read_exact(&mut go).map_err(broken)?;
     if go != [GO] {
@@ -102,10 +107,25 @@ fn real_paths(call: &RsyncCall, home: &Path) -> Result<Vec<Vec<u8>>, String> {
             real.push(bytes);
         }
     }
-    if real.is_empty() || real.len() > munjigi_core::file_command::MAX_PATHS || (!call.sends() && real.len() != 1) {
+    if real.is_empty() || real.len() > MAX_PATHS || (!call.sends() && real.len() != 1) {
         return Err("the paths stand for nothing, or for too much".to_owned());
     }
     Ok(real)
+}
+
+/// Returns where the directories lead that options name: a link in the target may lead out of it, and what is backed up or
+/// compared would be written or read there.
+fn beside(call: &RsyncCall, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
+    let Some(target) = paths.first().filter(|_| !call.sends()) else { return Ok(Vec::new()) };
+    let target = Path::new(std::ffi::OsStr::from_bytes(trimmed(target)));
+    let root = if target.is_dir() { target } else { target.parent().unwrap_or(target) };
+    let lead = |name: &str| match resolve(root, name.as_bytes(), ResolveLast::Followed) {
+        Ok(place) => Ok(place.real),
+        // What is not there yet leads nowhere else.
+        Err(Errno::ENOENT) => Ok(root.join(name).into_os_string().into_encoded_bytes()),
+        Err(errno) => Err(format!("{name}: {errno}")),
+    };
+    call.directories().map(lead).collect()
 }
 
 /// A link that is sent by its own name is sent as a link; a target is where it leads.

@@ -132,12 +132,25 @@ impl RsyncCall {
         &self.paths
     }
 
-    /// Tells whether what is read may lie anywhere, because symbolic links are followed.
+    /// Tells whether what is read or written may lie anywhere, because symbolic links are followed.
     pub fn follows_links(&self) -> bool {
         let letters = self.letters();
+        let has = |name: &str| self.options.iter().any(|option| option == name);
         (self.sends && letters.contains(['L', 'k']))
             || (!self.sends && letters.contains('K'))
-            || self.options.iter().any(|option| option == "--copy-unsafe-links")
+            || has("--copy-unsafe-links")
+            // Links in the target that stand for implied directories are kept, and gone through (rsync(1)).
+            || (!self.sends && has("--no-implied-dirs"))
+    }
+
+    /// Returns the directories that options name beside the target, relative to where rsync works: the target, or where
+    /// that stands if it is no directory.
+    pub fn directories(&self) -> impl Iterator<Item = &str> {
+        let named = |option: &str| DIRECTORIES.contains(&option);
+        let apart = self.options.iter().zip(self.options.iter().skip(1));
+        let apart = apart.filter(move |(option, _)| named(option)).map(|(_, value)| value.as_str());
+        let joined = self.options.iter().filter_map(|option| option.split_once('='));
+        apart.chain(joined.filter(move |(option, _)| named(option)).map(|(_, value)| value))
     }
 
     /// Returns the letters before the capabilities.

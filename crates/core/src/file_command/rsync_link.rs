@@ -39,7 +39,7 @@ impl RsyncDone {
 pub enum RsyncSays {
     /// Where the paths lead, first of all.
     Ready {
-        /// Real paths, in the order of the call.
+        /// Real paths, in the order of the call; behind them, where directories lead that options name.
         paths: Vec<Vec<u8>>,
     },
     /// Something was done.

@@ -58,6 +58,13 @@ fn calls_of_rsync_are_read_and_written_again() {
     assert!(!call.sends());
     assert!(call.follows_links());
     assert_eq!(call.to_string().parse(), Ok(call));
+    let text = "rsync --server -Rre.iLs --no-implied-dirs --backup-dir=old/x --temp-dir t --link-dest ../y . /srv/a";
+    assert!(FileCommand::of(text.as_bytes()).is_err());
+    let Some(FileCommand::Rsync(call)) = command(&text.replace("../y", "y")) else { panic!() };
+    assert!(call.follows_links(), "through links that stand where directories are implied");
+    let mut directories: Vec<_> = call.directories().collect();
+    directories.sort_unstable();
+    assert_eq!(directories, ["old/x", "t", "y"]);
 }
 
 #[test]

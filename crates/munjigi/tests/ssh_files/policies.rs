@@ -200,3 +200,30 @@ fn a_path_that_is_denied_is_reached_by_no_other_one() {
         assert!(ran.code != Some(0) && ran.err.contains("policies do not allow"), "{arguments:?}: {ran:?}");
     }
 }
+
+#[test]
+fn rsync_writes_into_no_directory_that_a_link_in_the_target_stands_for() {
+    let files = Files::start();
+    let root = files.there("");
+    let root = root.to_str().unwrap().trim_end_matches('/').to_owned();
+    for dir in ["in", "in/beside", "home"] {
+        fs::create_dir(files.there(dir)).unwrap();
+    }
+    symlink(files.there("home"), files.there("in/way")).unwrap();
+    let who = person(&files, "pusher", &[statement("Allow", "UploadFile", &format!("{root}/in*"))]);
+    fs::write(files.here("keys"), "a new one").unwrap();
+    let from = files.here("keys");
+    let (from, to) = (from.to_str().unwrap(), files.on_node("in/"));
+    let push = |option: &str| {
+        fs::write(files.there("in/keys"), "planted").unwrap();
+        rsync_as(&files, &who, &["-Ib", "--suffix=", option, from, &to])
+    };
+    assert_eq!(push("--backup-dir=beside").code, Some(0));
+    assert_eq!(fs::read_to_string(files.there("in/beside/keys")).unwrap(), "planted");
+    for option in ["--backup-dir=way", "--backup-dir=beside/../way", "--temp-dir=way", "--copy-dest=way"] {
+        let ran = push(option);
+        assert_ne!(ran.code, Some(0), "{option}: {ran:?}");
+        assert_eq!(fs::read_to_string(files.there("in/keys")).unwrap(), "planted", "{option}");
+        assert_eq!(fs::read_dir(files.there("home")).unwrap().count(), 0, "{option}");
+    }
+}

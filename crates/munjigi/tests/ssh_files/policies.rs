@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Files, Ran};
 use crate::faults::user;
+use crate::harness::wait_for;
 
 /// Makes a person with these statements, and returns its variables.
 fn person(files: &Files, name: &str, statements: &[Value]) -> [(String, String); 2] {
@@ -225,5 +226,48 @@ fn rsync_writes_into_no_directory_that_a_link_in_the_target_stands_for() {
         assert_ne!(ran.code, Some(0), "{option}: {ran:?}");
         assert_eq!(fs::read_to_string(files.there("in/keys")).unwrap(), "planted", "{option}");
         assert_eq!(fs::read_dir(files.there("home")).unwrap().count(), 0, "{option}");
+    }
+}
+
+#[test]
+fn a_transfer_ends_when_policy_no_longer_allows_its_path() {
+    let files = Files::start();
+    let root = files.there("");
+    let root = root.to_str().unwrap().trim_end_matches('/').to_owned();
+    // At the speed that is asked for below it would take minutes.
+    fs::File::create(files.there("large")).unwrap().set_len(64 << 20).unwrap();
+    let who = person(&files, "leaver", &[]);
+    let allow = |path: &str| {
+        let users = json!({ "Effect": "Allow", "Resource": "*",
+            "Action": ["munjigi:ChooseOsUser", "munjigi:StartPrivilegedSession"] });
+        let statements = [users, statement("Allow", "DownloadFile", path)];
+        let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+        let put =
+            ["iam", "put-user-policy", "--user-name", "leaver", "--policy-name", "p", "--policy-document", &policy];
+        files.server.aws_json(&put);
+    };
+    let got = files.here("got");
+    fs::create_dir(&got).unwrap();
+    let batch = files.here("batch");
+    fs::write(&batch, format!("get {root}/large {}/\n", got.display())).unwrap();
+    let sftp = files.program("sftp", &["-l", "2000", "-b", batch.to_str().unwrap(), "web-1.munjigi"]);
+    let shell = format!("ssh -F {} -o User={}", files.ssh.config().display(), user());
+    let mut rsync = std::process::Command::new("rsync");
+    rsync.args(["--bwlimit=200", "-e", &shell, &files.on_node("large"), &format!("{}/", got.display())]);
+    files.ssh.configure(&mut rsync);
+    for mut command in [sftp, rsync] {
+        allow(&format!("{root}/*"));
+        let mut running = command.envs(who.clone()).stdin(std::process::Stdio::null()).spawn().unwrap();
+        wait_for("the beginning of the file", || {
+            let mut here = fs::read_dir(&got).unwrap().flatten();
+            here.any(|entry| entry.metadata().is_ok_and(|meta| meta.len() > 0)).then_some(())
+        });
+        allow(&format!("{root}/other/*"));
+        let ended = wait_for("the end of the transfer", || running.try_wait().unwrap());
+        assert!(!ended.success(), "{command:?}");
+        for entry in fs::read_dir(&got).unwrap().flatten() {
+            assert!(entry.metadata().unwrap().len() < 64 << 20, "{command:?}");
+            fs::remove_file(entry.path()).unwrap();
+        }
     }
 }

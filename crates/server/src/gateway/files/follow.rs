@@ -94,6 +94,11 @@ impl Follower {
         std::mem::take(&mut self.events)
     }
 
+    /// Asks policy again about everything that is open: permission is not a moment (T-6).
+    pub(super) fn judge_again(&self) -> Result<(), String> {
+        self.files.values().try_for_each(|file| steps::opening(&self.judge, &file.path, file.flags()))
+    }
+
     /// Nothing more comes: what is open was not closed.
     pub(super) fn end(&mut self, why: &str) {
         let mut open: Vec<_> = self.files.drain().collect();

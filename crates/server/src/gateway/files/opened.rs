@@ -190,6 +190,11 @@ impl OpenFile {
         self.size_at_close = Some(size);
     }
 
+    /// Returns what it was opened for.
+    pub(super) fn flags(&self) -> OpenFlags {
+        self.flags
+    }
+
     /// Whether it was opened so that it may be changed.
     pub(super) fn takes_data(&self) -> bool {
         self.flags.takes_data()

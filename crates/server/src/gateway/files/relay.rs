@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
@@ -18,6 +19,9 @@ use super::{FileEnd, FileJudge};
 use crate::gateway::copying::outbox::{Entry, Outbox};
 use crate::gateway::ports::PortStream;
 use crate::{Server, lock};
+
+/// How often policy is asked again about what is open (T-6: at most 5 s).
+const JUDGED_AGAIN: Duration = Duration::from_secs(1);
 
 /// What both directions share.
 struct Shared {
@@ -77,14 +81,19 @@ where
     let (from_node, to_node) = tokio::io::split(node);
     let towards_node = shared.towards_node(from_client, to_node);
     let towards_client = shared.towards_client(from_node, to_client);
-    tokio::pin!(towards_node, towards_client);
-    // The node's end is the end; the client's only says that it asks for nothing more.
-    let ended = tokio::select! {
-        ended = &mut towards_client => ended,
-        ended = &mut towards_node => match ended {
-            Ok(()) => towards_client.await,
-            Err(error) => Err(error),
-        },
+    let no_longer_allowed = denied_by(|| lock(&shared.follower).judge_again());
+    tokio::pin!(towards_node, towards_client, no_longer_allowed);
+    let mut asks = true;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut towards_client => break ended,
+            // The node's end is the end; the client's only says that it asks for nothing more.
+            ended = &mut towards_node, if asks => match ended {
+                Ok(()) => asks = false,
+                Err(error) => break Err(error),
+            },
+            why = &mut no_longer_allowed => break Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+        }
     };
     let why = match &ended {
         Ok(()) => "the connection ended before the file was closed".to_owned(),
@@ -94,6 +103,17 @@ where
     shared.hand_over();
     outbox.close();
     ended
+}
+
+/// Asks policy again and again; returns why, once it says no.
+pub(super) async fn denied_by(judge: impl Fn() -> Result<(), String>) -> String {
+    let mut time = tokio::time::interval(JUDGED_AGAIN);
+    loop {
+        time.tick().await;
+        if let Err(why) = judge() {
+            return why;
+        }
+    }
 }
 
 impl Shared {

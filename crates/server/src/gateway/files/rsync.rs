@@ -1,8 +1,8 @@
 //! `rsync`, run by a worker on the node and followed here: where its paths lead is judged before it begins, and what it did to
 //! each file is written down as it tells.
 //!
-//! What passes is rsync's own protocol and is not read. So policy must allow everything below the paths; where it
-//! tells paths apart there, rsync is refused.
+//! What passes is rsync's own protocol and is not read. So policy must allow everything below the paths, for as long as
+//! it runs; where it tells paths apart there, rsync is refused.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Bu
 use tokio::sync::oneshot;
 
 use super::session::FilesSession;
-use super::{FileEnd, FileJudge, FileQuestion};
+use super::{FileEnd, FileJudge, FileQuestion, relay};
 use crate::Server;
 use crate::gateway::copying::outbox::{Entry, Noted, Outbox};
 
@@ -136,7 +136,7 @@ impl Follow<'_> {
                     }
                     Message::Says(RsyncSays::Exit { status }) => {
                         if status != 0 {
-                            self.note(self.not_copied(first, &incomplete(status, &complaint)));
+                            self.note(self.not_copied(first.clone(), &incomplete(status, &complaint)));
                         }
                         to_client.shutdown().await?;
                         return Ok(FileEnd { status: u32::from(status), message: String::new() });
@@ -148,14 +148,21 @@ impl Follow<'_> {
                 }
             }
         };
-        tokio::pin!(towards_node, towards_client);
-        tokio::select! {
-            ended = &mut towards_client => ended,
-            broken = &mut towards_node => match broken {
-                Ok(()) => towards_client.await,
-                Err(error) => Err(error),
-            },
-        }
+        let no_longer_allowed = relay::denied_by(|| self.judge(&paths));
+        tokio::pin!(towards_node, towards_client, no_longer_allowed);
+        let mut sends = true;
+        let why = loop {
+            tokio::select! {
+                ended = &mut towards_client => return ended,
+                broken = &mut towards_node, if sends => match broken {
+                    Ok(()) => sends = false,
+                    Err(error) => return Err(error),
+                },
+                why = &mut no_longer_allowed => break why,
+            }
+        };
+        self.denied(first.clone(), &why).await?;
+        Ok(failed(&why))
     }
 
     /// Asks policy about everything that rsync may touch.

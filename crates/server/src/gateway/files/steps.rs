@@ -106,7 +106,8 @@ pub(super) fn judge(judge: &FileJudge, request: &Request<'_>, places: &[Place]) 
     }
 }
 
-fn opening(judge: &FileJudge, path: &str, flags: OpenFlags) -> Result<(), String> {
+/// Asks policy whether a file may be opened, or stay open, for this.
+pub(super) fn opening(judge: &FileJudge, path: &str, flags: OpenFlags) -> Result<(), String> {
     if flags.writes() {
         judge(FileQuestion::Upload(path))?;
     }

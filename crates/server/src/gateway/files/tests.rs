@@ -48,7 +48,11 @@ struct Stage(Follower);
 
 impl Stage {
     fn new() -> Self {
-        let mut follower = Follower::new(judge(), 1);
+        Self::with(judge())
+    }
+
+    fn with(judge: FileJudge) -> Self {
+        let mut follower = Follower::new(judge, 1);
         let mut init = Vec::new();
         Request::encode_init(&mut init);
         assert_eq!(follower.client(&mut init), Ok(Passing::Here));
@@ -302,4 +306,22 @@ fn altered_packets_of_either_end_break_nothing_and_cost_little() {
         stage.0.take_events();
     });
     assert!(count > 1000);
+}
+
+#[test]
+fn what_is_open_is_judged_again_for_what_it_was_opened() {
+    let allowed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let now = allowed.clone();
+    let judge: FileJudge = Box::new(move |question| match question {
+        FileQuestion::Upload(path) if path == "/in/a" => Ok(()),
+        FileQuestion::Download("/out/b") if now.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
+        question => Err(format!("{question:?} is not for you")),
+    });
+    let mut stage = Stage::with(judge);
+    assert_eq!(stage.0.judge_again(), Ok(()), "nothing is open");
+    stage.open("/in/a", OpenFlags::TO_REPLACE, 1).unwrap();
+    stage.open("/out/b", OpenFlags::TO_READ, 2).unwrap();
+    assert_eq!(stage.0.judge_again(), Ok(()));
+    allowed.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(stage.0.judge_again().unwrap_err().contains("/out/b"));
 }

@@ -17,6 +17,9 @@ use super::channel::{ChannelSender, Gone, SshChannel};
 use super::{Asked, Conn};
 use crate::gateway::files::{self, FileEnd, FileWish};
 
+/// Longest message to a person, characters.
+const MAX_MESSAGE: usize = 2048;
+
 /// What a client wants to do with files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileService {
@@ -65,7 +68,9 @@ pub(super) async fn serve(conn: Arc<Conn>, asked: Asked, service: FileService) {
 
 async fn tell(sender: &ChannelSender, ended: &FileEnd) -> Result<(), Gone> {
     if !ended.message.is_empty() {
-        sender.error_data(Bytes::from(format!("munjigi: {}\n", ended.message))).await?;
+        // It may hold a node's words (T-13).
+        let message: String = ended.message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
+        sender.error_data(Bytes::from(format!("munjigi: {message}\n"))).await?;
     }
     sender.eof().await?;
     sender.exit(&ExitStatus::Code(i32::try_from(ended.status).unwrap_or(255))).await?;

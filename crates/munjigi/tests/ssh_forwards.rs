@@ -334,6 +334,19 @@ fn the_agent_is_offered_only_where_policy_allows_it_and_gone_afterwards() {
     let of_agent = |event: &&Value| event["requestParameters"]["endpoint"] == "agent";
     let codes: Vec<_> = opened.iter().filter(of_agent).map(|event| event["errorCode"].as_str()).collect();
     assert!(codes.contains(&Some("AccessDeniedException")), "{opened:?}");
+    // By a certificate it is offered only if that permits it, and ports are forwarded only if it permits them.
+    for (permit, offered) in [("permit-port-forwarding", false), ("permit-agent-forwarding", true)] {
+        let file = ssh.path(permit);
+        let wish = ["login", "--os-user", &user(), "--permit", permit, "--file", file.to_str().unwrap()];
+        success(&mut server.munjigi(&wish));
+        let identity = format!("IdentityFile={}", file.display());
+        let who = ["-o", &identity, "-o", &offering, "-l", &login];
+        let said = run(&who, "gate", "echo [$SSH_AUTH_SOCK]");
+        assert_eq!(!said.contains("[]\n"), offered, "{permit}: {said}");
+        assert_eq!(said.contains("permits no forwarding of an agent"), !offered, "{permit}: {said}");
+        let ran = ssh.ssh(&[&["-o", "LogLevel=INFO", "-W", "localhost:1"], &who[..], &["gate"]].concat());
+        assert_eq!(ran.err.contains("permits no forwarding"), offered, "{permit}: {ran:?}");
+    }
 }
 
 #[test]

@@ -117,6 +117,11 @@ impl Conn {
         self.caller.ssh()?.force_command.as_deref()
     }
 
+    /// Tells whether what was proved permits a forward, or why not; `agent` for that of the client's agent.
+    pub(crate) fn permits_forward(&self, agent: bool) -> Result<(), &'static str> {
+        self.caller.ssh().map_or(Ok(()), |proof| proof.permits_forward(agent))
+    }
+
     /// Describes a new request over this connection.
     pub(crate) fn request(&self) -> RequestMeta {
         self.request.again()

@@ -34,6 +34,7 @@ use crate::api::error::{ApiError, Denial};
 use crate::api::operation::{Effect, Service};
 use crate::api::ssm::target::Target;
 use crate::door::{Event, Outcome, RequestMeta, Via, Who, failures};
+use crate::store::Node;
 use crate::{Server, clock};
 
 /// Purpose of the forward session that the SSH door opens for a connection's forwards.
@@ -54,7 +55,7 @@ pub struct SshProof {
     /// The only OS users that it is good for; `None` if policy alone decides. An empty list is nobody (T-22).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_users: Option<Vec<String>>,
-    /// The only node that it is good for.
+    /// The only node that it is good for; `None` for all that policy allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
     /// Where it may be used from; empty for anywhere. Judged when it is used, an address does not change later.
@@ -151,7 +152,7 @@ impl SshProof {
     pub(crate) fn allows(&self, node: &NodeId, os_user: Option<&str>) -> Result<(), ApiError> {
         let denied = |message: String| Err(ApiError::Denied(Denial { reason: "ssh-proof", message }));
         if self.node.as_ref().is_some_and(|bound| bound != node) {
-            return denied(format!("the key was pushed for another node than {node}"));
+            return denied(format!("what proves the login is good for another node than {node}"));
         }
         match (&self.os_users, os_user) {
             (Some(bound), Some(os_user)) if !bound.iter().any(|user| user == os_user) => {
@@ -161,12 +162,27 @@ impl SshProof {
         }
     }
 
-    /// Judges a terminal and forwards by what a certificate permits.
+    /// Judges a terminal and forwards by what a certificate permits. Forwards are judged again one by one, as there are
+    /// several kinds of them: [`Self::permits_forward`].
     pub(crate) fn permits(&self, pty: bool, forwards: bool) -> Result<(), ApiError> {
         let denied = |message: &str| Err(ApiError::Denied(Denial { reason: "ssh-proof", message: message.to_owned() }));
         match self.permits {
             Some(permits) if pty && !permits.pty => denied("the certificate permits no terminal"),
-            Some(permits) if forwards && !permits.port_forwarding => denied("the certificate permits no forwarding"),
+            Some(permits) if forwards && !permits.port_forwarding && !permits.agent_forwarding => {
+                denied("the certificate permits no forwarding")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges one forward by what a certificate permits: `agent` for that of the client's agent. The error is for people.
+    pub(crate) fn permits_forward(&self, agent: bool) -> Result<(), &'static str> {
+        match self.permits {
+            Some(permits) if agent && !permits.agent_forwarding => {
+                Err("the certificate permits no forwarding of an agent; get one by `munjigi login --permit` with \
+                     permit-agent-forwarding")
+            }
+            Some(permits) if !agent && !permits.port_forwarding => Err("the certificate permits no forwarding"),
             _ => Ok(()),
         }
     }
@@ -403,14 +419,17 @@ async fn identify(server: &Server, proved: &ProvedKey, wish: &SshWish) -> Result
     }
 }
 
-/// Returns the caller that a login becomes which somebody approved with a request.
-pub(crate) fn approved(by: &Caller, request: &RequestMeta) -> Caller {
+/// Returns the caller that a login becomes which somebody approved with a request: good for what the approver was shown
+/// and for nothing else. A login that names no node there is only jumps, and each login inside proves itself.
+pub(crate) fn approved(by: &Caller, request: &RequestMeta, wish: &SshWish, node: Option<NodeId>) -> Caller {
     let kind = SshProofKind::Approved {
         request_id: request.request_id.to_string(),
         from: request.source_ip,
         mfa: by.principal().statement().is_some_and(|statement| statement.mfa.is_some()),
     };
-    let proof = SshProof { access_key: by.access_key().cloned(), ..SshProof::new(kind, String::new()) };
+    let os_users = wish.os_user.as_ref().map(|os_user| vec![os_user.clone()]);
+    let access_key = by.access_key().cloned();
+    let proof = SshProof { access_key, os_users, node, ..SshProof::new(kind, String::new()) };
     Caller::of_ssh(by.principal().clone(), Arc::new(proof))
 }
 
@@ -455,11 +474,10 @@ impl Identities {
 }
 
 /// Returns the node that a wish names; what names none or several is none.
-async fn node_of(server: &Server, wish: &SshWish) -> Result<Option<NodeId>, SshRefusal> {
+pub(crate) async fn node_of(server: &Server, wish: &SshWish) -> Result<Option<Node>, ApiError> {
     let Some(name) = &wish.node else { return Ok(None) };
-    match Target::resolve(server, name).await {
-        Ok(Target::Node(node)) => Ok(Some(node.id)),
-        Ok(Target::Ambiguous(_) | Target::Unknown) => Ok(None),
-        Err(error) => Err(SshRefusal::Failed(error.to_string())),
+    match Target::resolve(server, name).await? {
+        Target::Node(node) => Ok(Some(*node)),
+        Target::Ambiguous(_) | Target::Unknown => Ok(None),
     }
 }

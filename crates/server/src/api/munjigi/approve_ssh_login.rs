@@ -15,7 +15,7 @@ use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service}
 use crate::api::text::checked_text;
 use crate::identity::session_token::{StandsFor, Statement};
 use crate::identity::ssh::approval::{Answer, AnswerError};
-use crate::identity::ssh::{SshWish, approved};
+use crate::identity::ssh::{approved, node_of};
 use crate::identity::{Caller, mfa};
 
 /// What has to be allowed, also for looking at the login.
@@ -71,14 +71,14 @@ pub struct Output {
 }
 
 /// Returns what is required: on the caller itself, by what the login wants if that is known.
-pub(super) fn requirement(caller: &Caller, wish: Option<&SshWish>) -> Requirement {
+pub(super) fn requirement(caller: &Caller, login: Option<&Login>) -> Requirement {
     let mut requirement = Requirement::new(ACTION, &caller.principal().arn);
-    if let Some(wish) = wish {
-        requirement = requirement.with("munjigi:SourceAddress", wish.source.to_canonical().to_string());
-        if let Some(os_user) = &wish.os_user {
+    if let Some(login) = login {
+        requirement = requirement.with("munjigi:SourceAddress", &login.source_address);
+        if let Some(os_user) = &login.os_user {
             requirement = requirement.with("munjigi:OsUser", os_user);
         }
-        if let Some(node) = &wish.node {
+        if let Some(node) = &login.node {
             requirement = requirement.with("munjigi:SshNode", node);
         }
     }
@@ -104,25 +104,34 @@ impl Operation for ApproveSshLogin {
 
     async fn requirements(input: &Input, server: &Server, caller: &Caller) -> Result<Vec<Requirement>, ApiError> {
         // That nobody has a code is told to who may approve at all, and counted then.
-        let wish = server.ssh_approvals.wish(&input.code, crate::clock::now());
-        Ok(vec![requirement(caller, wish.as_ref())])
+        let login = match server.ssh_approvals.wish(&input.code, crate::clock::now()) {
+            Some(wish) => Some(Login::of(&wish, node_of(server, &wish).await?.as_ref())),
+            None => None,
+        };
+        Ok(vec![requirement(caller, login.as_ref())])
     }
 
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let (input, now) = (call.input(), call.request().time);
         let by = call.caller().principal().arn.to_string();
         let wish = server.ssh_approvals.look(&input.code, &by, now).map_err(refused)?;
+        let node = node_of(server, &wish).await?;
+        let login = Login::of(&wish, node.as_ref());
+        if call.decisions().iter().any(|decided| decided.requirement != requirement(call.caller(), Some(&login))) {
+            let message = "the node's name changed while the approval was decided; try again";
+            return Err(ApiError::bad("ConflictException", message));
+        }
         let answer = match input.decision {
             Decision::Deny => Answer::Denied { by: by.clone() },
             Decision::Approve => {
                 let caller = with_second_factor(call, server).await?;
-                Answer::Approved(Box::new(approved(&caller, call.request())))
+                Answer::Approved(Box::new(approved(&caller, call.request(), &wish, node.map(|node| node.id))))
             }
         };
         // The approval is in the trail before anybody is let in by it (T-62).
-        call.record_granted(json!({ "login": Login::from(wish) })).await?;
-        let wish = server.ssh_approvals.answer(&input.code, &by, answer, now).map_err(refused)?;
-        Ok(Output { login: wish.into() })
+        call.record_granted(json!({ "login": login })).await?;
+        server.ssh_approvals.answer(&input.code, &by, answer, now).map_err(refused)?;
+        Ok(Output { login })
     }
 }
 

@@ -10,7 +10,8 @@ use crate::Server;
 use crate::api::error::ApiError;
 use crate::api::operation::{Authorized, Effect, Operation, Requirement, Service};
 use crate::identity::Caller;
-use crate::identity::ssh::SshWish;
+use crate::identity::ssh::{SshWish, node_of};
+use crate::store::Node;
 
 /// The operation.
 pub struct DescribeSshLogin;
@@ -37,7 +38,8 @@ pub struct Output {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Login {
-    /// The node as the login names it; absent for a login that only jumps.
+    /// The name of the node that the login names, however it does; or what it names instead, if that is no node, which
+    /// only jumps. Absent if it names nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// The OS user, if it names one.
@@ -47,9 +49,14 @@ pub struct Login {
     pub source_address: String,
 }
 
-impl From<SshWish> for Login {
-    fn from(wish: SshWish) -> Self {
-        Self { node: wish.node, os_user: wish.os_user, source_address: wish.source.to_canonical().to_string() }
+impl Login {
+    /// Shows a wish and the node that it names. Ids and tags tell nobody which node it is, and policies go by names.
+    pub(super) fn of(wish: &SshWish, node: Option<&Node>) -> Self {
+        Self {
+            node: node.map(|node| node.name.clone()).or_else(|| wish.node.clone()),
+            os_user: wish.os_user.clone(),
+            source_address: wish.source.to_canonical().to_string(),
+        }
     }
 }
 
@@ -69,6 +76,8 @@ impl Operation for DescribeSshLogin {
     async fn run(call: &Authorized<Self>, server: &Arc<Server>) -> Result<Output, ApiError> {
         let principal = call.caller().principal().arn.to_string();
         let found = server.ssh_approvals.look(&call.input().code, &principal, call.request().time);
-        Ok(Output { login: found.map_err(refused)?.into(), principal })
+        let wish = found.map_err(refused)?;
+        let node = node_of(server, &wish).await?;
+        Ok(Output { login: Login::of(&wish, node.as_ref()), principal })
     }
 }

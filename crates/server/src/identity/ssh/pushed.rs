@@ -99,7 +99,8 @@ pub(super) async fn identify(server: &Server, key: &Fingerprint, wish: &SshWish)
     if !server.ssh_pushes.know(key, clock::now()) {
         return Err(SshRefusal::UnknownKey);
     }
-    let node = node_of(server, wish).await?;
+    let node = node_of(server, wish).await.map_err(|error| SshRefusal::Failed(error.to_string()))?;
+    let node = node.map(|node| node.id);
     let push = server.ssh_pushes.take(key, node.as_ref(), wish.os_user.as_deref(), clock::now())?;
     let pusher = server.identities.present(&push.by).ok_or(SshRefusal::PrincipalGone)?;
     let kind = SshProofKind::Pushed { request_id: push.request_id };

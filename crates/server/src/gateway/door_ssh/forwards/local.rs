@@ -84,6 +84,7 @@ async fn stands(
     aim: &Aim,
     endpoint: Option<Endpoint>,
 ) -> Result<(PortStream, Option<Context>), Refusal> {
+    conn.permits_forward(false).map_err(Refusal::prohibited)?;
     let session = conn.forwards.sessions.get(conn, aim).await?;
     let caller = present(conn)?;
     let connection = session.connect_to(endpoint, &caller, &conn.request()).await?;

@@ -84,6 +84,7 @@ pub(super) struct Listening {
 /// Has the node listen.
 pub(super) async fn listen(conn: &Arc<Conn>, endpoint: Endpoint) -> Result<Listening, Refusal> {
     let aim = own_node(conn).await?;
+    conn.permits_forward(endpoint == Endpoint::Agent).map_err(Refusal::prohibited)?;
     if lock(&conn.forwards.listeners).len() >= MAX_LISTENERS {
         return Err(Refusal::too_many(format!("one connection has {MAX_LISTENERS} listeners at most")));
     }

@@ -1,17 +1,35 @@
 //! Waiting logins: their codes, their bounds, and who they become.
 
 use http::StatusCode;
+use munjigi_core::id::NodeId;
 use munjigi_core::totp;
 use serde_json::json;
 
 use super::*;
 use crate::api::operation::Service::{Iam, Munjigi};
+use crate::door::{RequestMeta, Via};
+use crate::identity::ssh::approved;
 use crate::store::Owner;
 use crate::testing::TestServer;
 
 fn wish(last: u8) -> SshWish {
     let source = IpAddr::from([192, 0, 2, last]);
     SshWish { node: Some("web-1".to_owned()), os_user: Some("deploy".to_owned()), source }
+}
+
+fn request() -> RequestMeta {
+    RequestMeta {
+        request_id: uuid::Uuid::nil(),
+        time: at(0),
+        source_ip: IpAddr::from([192, 0, 2, 7]),
+        user_agent: String::new(),
+        referer: None,
+        tls: None,
+        host: String::new(),
+        region: "local-1".to_owned(),
+        invocation_id: None,
+        via: Via::Ssh,
+    }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -120,6 +138,12 @@ async fn a_login_becomes_whoever_approves_it_and_is_written_down_first() {
     let caller = caller.unwrap();
     assert_eq!(&*caller.principal().name, "alice");
     assert!(server.identities.present(&caller).is_some());
+    // It is what was shown and approved, and nothing else.
+    let (proof, node) = (caller.ssh().unwrap(), NodeId::parse("mi-0123456789abcdef0").unwrap());
+    assert!(proof.allows(&node, Some("deploy")).is_ok() && proof.allows(&node, Some("root")).is_err());
+    let bound = approved(&caller, &request(), &wish(7), Some(node.clone()));
+    let other = NodeId::parse("mi-00000000000000000").unwrap();
+    assert!(bound.ssh().unwrap().allows(&node, None).is_ok() && bound.ssh().unwrap().allows(&other, None).is_err());
     let record = test.trail(answer.request_id()).pop().unwrap();
     for part in ["\"osUser\":\"deploy\"", "\"sourceAddress\":\"192.0.2.7\"", "\"node\":\"web-1\""] {
         assert!(record.contains(part), "{part}: {record}");

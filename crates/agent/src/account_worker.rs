@@ -150,7 +150,9 @@ impl Worker {
         let mut note = |what: &str, detail: String| self.book.note(now, step.os_user(), what, detail);
         match step {
             Step::Create { os_user, uid, shell, owner, just_in_time } => {
-                // Written down before it is made: an account that was made and not noted would be a stranger's for ever.
+                // Written down before it is made: an account that was made and not noted would be a stranger's for ever. One
+                // that is noted and not there was begun by a worker that was killed, or deleted by hand.
+                let resumed = self.book.account(os_user).is_some();
                 let known = Managed {
                     os_user: os_user.clone(),
                     uid: *uid,
@@ -161,7 +163,7 @@ impl Worker {
                 };
                 self.book.put(known);
                 self.keep().map_err(|error| format!("{error:#}"))?;
-                match change::create(os_user, *uid, shell, owner) {
+                match change::create(os_user, *uid, shell, owner, resumed) {
                     Ok(how) => self.book.note(now, os_user, "created", format!("user id {uid}, for {owner}{how}")),
                     Err(why) => {
                         self.book.forget(os_user);

@@ -15,59 +15,80 @@ use crate::{sys, tool};
 /// Day on which a locked account expired: in the past, and not 0, which some read as never (shadow(5)).
 const EXPIRED: &str = "1";
 
-/// Makes an account with a group of its own and a home. Returns what is to be said about it.
-pub(super) fn create(name: &str, uid: u32, shell: &str, owner: &str) -> Result<&'static str, String> {
+/// Makes an account with a group of its own and a home. Returns what is to be said about it. The account itself comes last:
+/// killed before that, it is made again, and one that is there has everything. `resumed` says that it was begun before.
+pub(super) fn create(name: &str, uid: u32, shell: &str, owner: &str, resumed: bool) -> Result<&'static str, String> {
     if uid < FIRST_UID {
         return Err(format!("user id {uid} is the system's"));
     }
     if !Path::new(shell).exists() {
         return Err(format!("this node has no {shell}"));
     }
-    if Group::from_name(name).map_err(|errno| format!("groups cannot be looked up: {errno}"))?.is_some() {
+    let group = Group::from_name(name).map_err(|errno| format!("groups cannot be looked up: {errno}"))?;
+    let begun = |group: &Group| resumed && group.mem.is_empty() && may_be_ours(group.gid.as_raw(), uid);
+    if group.as_ref().is_some_and(|group| !begun(group)) {
         return Err("this node has a group of that name that Munjigi did not make".to_owned());
     }
     let place = home::prepare(name, uid)?;
-    let gid = free_group_id(uid)?;
-    let comment = comment(owner);
-    match (tool::find("useradd"), tool::find("groupadd")) {
-        (Some(useradd), Some(groupadd)) => {
-            let (user_id, group_id) = (uid.to_string(), gid.to_string());
-            tool::run(&groupadd, &["--gid", &group_id, name])?;
-            let path = home::path(name).display().to_string();
-            // The home is made below: the same for every system, and its owner's alone.
-            let made = tool::run(
-                &useradd,
-                &[
-                    "--uid",
-                    &user_id,
-                    "--gid",
-                    name,
-                    "--no-create-home",
-                    "--home-dir",
-                    &path,
-                    "--shell",
-                    shell,
-                    "--comment",
-                    &comment,
-                    name,
-                ],
-            );
-            if let Err(why) = made {
-                // Nothing stays of an account that could not be made.
-                let _ = remove_group(name);
-                return Err(why);
-            }
+    let gid = match &group {
+        Some(group) => group.gid.as_raw(),
+        None => free_group_id(uid)?,
+    };
+    let made = make_all(name, (uid, gid), group.is_some(), place == Place::Free, shell, &comment(owner));
+    if let Err(why) = made {
+        // Nothing stays of an account that could not be made.
+        if place == Place::Free {
+            home::unmake(name, uid);
         }
-        _ => add_lines(name, uid, gid, shell, &comment)?,
-    }
-    if place == Place::Own {
-        return Ok(", with the home that it had");
-    }
-    if let Err(why) = home::make(name, uid, gid) {
-        let _ = remove(name);
+        let _ = remove_group(name);
         return Err(why);
     }
-    Ok("")
+    Ok(if place == Place::Own { ", with the home that it had" } else { "" })
+}
+
+fn make_all(
+    name: &str,
+    (uid, gid): (u32, u32),
+    has_group: bool,
+    wants_home: bool,
+    shell: &str,
+    comment: &str,
+) -> Result<(), String> {
+    let tools = tool::find("useradd").zip(tool::find("groupadd"));
+    let (user_id, group_id) = (uid.to_string(), gid.to_string());
+    match &tools {
+        Some((_, groupadd)) if !has_group => tool::run(groupadd, &["--gid", &group_id, name])?,
+        _ => {}
+    }
+    if wants_home {
+        // The same for every system, and its owner's alone.
+        home::make(name, uid, gid)?;
+    }
+    let Some((useradd, _)) = tools else { return add_lines(name, uid, gid, shell, comment) };
+    let path = home::path(name).display().to_string();
+    let arguments = [
+        "--uid",
+        &user_id,
+        "--gid",
+        name,
+        "--no-create-home",
+        "--home-dir",
+        &path,
+        "--shell",
+        shell,
+        "--comment",
+        comment,
+        name,
+    ];
+    tool::run(&useradd, &arguments)
+}
+
+/// Ids of groups where a user's own number is taken.
+const FURTHER_GROUPS: std::ops::Range<u32> = 65_100..65_500;
+
+/// Tells whether a group can be one that [`free_group_id`] gave.
+fn may_be_ours(gid: u32, uid: u32) -> bool {
+    gid == uid || FURTHER_GROUPS.contains(&gid)
 }
 
 /// The id of the account's group: that of the user if it is free.
@@ -77,7 +98,7 @@ fn free_group_id(uid: u32) -> Result<u32, String> {
             .map(|group| group.is_some())
             .map_err(|errno| format!("groups cannot be looked up: {errno}"))
     };
-    for gid in std::iter::once(uid).chain(65_100..65_500) {
+    for gid in std::iter::once(uid).chain(FURTHER_GROUPS) {
         if !taken(gid)? {
             return Ok(gid);
         }
@@ -258,8 +279,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_before_anything_is_made() {
-        assert!(create("munjigi-no", 999, "/bin/sh", "x").is_err());
-        assert!(create("munjigi-no", 60_000, "/no/shell", "x").is_err());
-        assert!(create("root", 64_999, "/bin/sh", "x").unwrap_err().contains("group of that name"));
+        assert!(create("munjigi-no", 999, "/bin/sh", "x", false).is_err());
+        assert!(create("munjigi-no", 60_000, "/no/shell", "x", false).is_err());
+        for resumed in [false, true] {
+            let error = create("root", 64_999, "/bin/sh", "x", resumed).unwrap_err();
+            assert!(error.contains("group of that name"), "{resumed}: {error}");
+        }
     }
 }

@@ -15,6 +15,8 @@ use crate::clock;
 /// Where homes are made.
 pub(super) const HOMES: &str = "/home";
 const ARCHIVE: &str = ".munjigi-archive";
+/// What stands before the name of a home that is being made.
+const DRAFT: &str = ".munjigi-new-";
 /// What a new home begins with.
 const SKELETON: &str = "/etc/skel";
 /// Largest file of the skeleton that is copied.
@@ -67,10 +69,24 @@ fn newest(name: &str, uid: u32) -> Option<PathBuf> {
     found.pop()
 }
 
-/// Makes a home with the files of the skeleton, its owner's alone.
+/// Where a home is made, until it is complete.
+fn draft(name: &str) -> PathBuf {
+    Path::new(HOMES).join(format!("{DRAFT}{name}"))
+}
+
+/// Makes a home with the files of the skeleton, its owner's alone. It is there complete or not at all.
 pub(super) fn make(name: &str, uid: u32, gid: u32) -> Result<(), String> {
-    let home = path(name);
-    let failed = |error: std::io::Error| format!("{} cannot be made: {error}", home.display());
+    let (home, place) = (draft(name), path(name));
+    let failed = |error: std::io::Error| format!("{} cannot be made: {error}", place.display());
+    // Left by a worker that was killed.
+    match fs::symlink_metadata(&home) {
+        Ok(meta) if meta.is_dir() && (meta.uid() == 0 || meta.uid() == uid) => {
+            fs::remove_dir_all(&home).map_err(failed)?
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Ok(_) => return Err(format!("{} is in the way; move it away", home.display())),
+        Err(error) => return Err(failed(error)),
+    }
     DirBuilder::new().mode(0o700).create(&home).map_err(failed)?;
     for entry in fs::read_dir(SKELETON).into_iter().flatten().flatten() {
         let meta = fs::symlink_metadata(entry.path()).map_err(failed)?;
@@ -88,7 +104,19 @@ pub(super) fn make(name: &str, uid: u32, gid: u32) -> Result<(), String> {
         }
     }
     // Last: until here nobody but root could reach into it.
-    chown(&home, Some(uid), Some(gid)).map_err(failed)
+    chown(&home, Some(uid), Some(gid)).map_err(failed)?;
+    fs::rename(&home, &place).map_err(failed)
+}
+
+/// Takes a home away that was made for an account which could then not be: nobody has been in it.
+pub(super) fn unmake(name: &str, uid: u32) {
+    for home in [draft(name), path(name)] {
+        let is_ours = |meta: fs::Metadata| meta.is_dir() && (meta.uid() == 0 || meta.uid() == uid);
+        if fs::symlink_metadata(&home).is_ok_and(is_ours) {
+            // What stays is found by the next attempt.
+            let _ = fs::remove_dir_all(&home);
+        }
+    }
 }
 
 /// Moves a home into the archive, or deletes it there. Says what became of it.
@@ -103,6 +131,11 @@ pub(super) fn archive(home: &Path, name: &str, uid: u32, remove: bool) -> Result
     }
     let failed = |error: std::io::Error| format!("{shown} cannot be archived: {error}");
     let archive = home.with_file_name(ARCHIVE);
+    // Where somebody else may rename, links could lead whatever is done to the archive elsewhere.
+    let parent = fs::metadata(home.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    if parent.uid() != 0 || parent.mode() & 0o022 != 0 {
+        return Ok(format!("{shown} stands where not only root may write, and stays"));
+    }
     match DirBuilder::new().mode(0o700).create(&archive) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}

@@ -1,6 +1,7 @@
 //! What does not go as it should: tools that fail, accounts in the way, servers that start again.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -198,4 +199,45 @@ fn where_etc_cannot_be_written_it_is_said_what_to_do() {
     island.iam(&["tag-user", "--user-name", "kim", "--tags", "Key=SSMSessionRunAs,Value=yoon"]);
     fs::create_dir_all(island.home("yoon")).unwrap();
     assert_eq!(island.person("kim").says(&["id", "-un"]), "yoon");
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_makes_an_account_leaves_one_that_is_made_whole() {
+    if !possible() {
+        return;
+    }
+    let kills = |directory: &Path| {
+        let here = directory.display();
+        let fake = format!(
+            "#!/bin/sh\nif [ -e {here}/kill-before ]; then kill -9 $PPID; touch {here}/kill-before.done; exit 9; fi\n\
+             {here}/real-useradd \"$@\"; ended=$?\n\
+             if [ -e {here}/kill-behind ]; then kill -9 $PPID; touch {here}/kill-behind.done; fi; exit $ended\n"
+        );
+        fs::write(directory.join("fake-useradd"), fake).unwrap();
+        format!(
+            "cp /usr/sbin/useradd {here}/real-useradd; chmod 755 {here}/fake-useradd; \
+             mount --bind {here}/fake-useradd /usr/sbin/useradd; "
+        )
+    };
+    let island = Island::configured(kills, "account_retry_seconds = 1\n");
+    island.iam(&["create-group", "--group-name", "dev"]);
+    synchronised(&island, &[]);
+    for (name, when) in [("kim", "kill-before"), ("lee", "kill-behind")] {
+        let kill = island.directory.join(when);
+        fs::write(&kill, "").unwrap();
+        member(&island, name);
+        wait_for("a killed worker", || island.directory.join(format!("{when}.done")).exists().then_some(()));
+        fs::remove_file(&kill).unwrap();
+        wait_for(name, || island.is_in(name, "munjigi-users").then_some(()));
+        let uid = island.uid(name).unwrap();
+        let home = fs::metadata(island.home(name)).unwrap();
+        assert_eq!((home.uid(), home.mode() & 0o777), (uid, 0o700), "{name}");
+        wait_for("a healthy node", || island.problem(name).is_none().then_some(()));
+    }
+    assert!(
+        !fs::read_dir(island.home(""))
+            .unwrap()
+            .flatten()
+            .any(|entry| { entry.file_name().to_string_lossy().starts_with(".munjigi-new") })
+    );
 }

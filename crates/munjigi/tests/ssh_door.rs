@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::faults::user;
 use crate::harness::ssh::end;
-use crate::harness::{Terminal, TestServer, TestSsh, output, success, wait_for};
+use crate::harness::{Terminal, TestServer, TestSsh, free_port, output, success, wait_for};
 
 /// Starts a server whose sessions run as the test's own user.
 fn server() -> TestServer {
@@ -142,7 +142,7 @@ fn a_channel_that_is_left_ends_its_session() {
     let _agent = server.agent("web-1");
     let ssh = TestSsh::of(&server);
     let mut client = begin(ssh.command("ssh", &["web-1.munjigi", "printf ready; exec sleep 1000"]));
-    assert_eq!(server.sessions()[0]["status"], "Connected");
+    wait_for("the session in the list", || (server.sessions()[0]["status"] == "Connected").then_some(()));
     client.kill().unwrap();
     client.wait().unwrap();
     let session = ended(&server);
@@ -357,7 +357,7 @@ fn ssh_config_and_munjigi_ssh_need_no_settings_and_ask_nothing() {
     // A host key of somebody else's is none that the authority vouches for.
     std::fs::write(ssh.path("munjigi/ssh/known_hosts"), "").unwrap();
     let text = success(&mut own(&["ssh-config"]));
-    assert!(text.contains("Host *.munjigi !*.passthrough.munjigi\n") && text.contains("--stdio %n\n"), "{text}");
+    assert!(text.contains("Host *.munjigi !*.passthrough.munjigi\n") && text.contains("--stdio '%n'\n"), "{text}");
     let known = std::fs::read_to_string(ssh.path("munjigi/ssh/known_hosts")).unwrap();
     assert!(known.starts_with("@cert-authority * ssh-ed25519 "), "{known}");
 }
@@ -447,9 +447,7 @@ fn a_program_that_reads_nothing_blocks_its_channel_and_no_other() {
 
 #[test]
 fn a_restarted_server_ends_connections_and_takes_new_ones_at_its_own_port_too() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    drop(listener);
+    let port = free_port().to_string();
     let mut server = server_with(&format!("[ssh]\nlisten = \"127.0.0.1:{port}\"\n"));
     let _agent = server.agent("web-1");
     let ssh = TestSsh::of(&server);

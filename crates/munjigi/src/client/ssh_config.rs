@@ -13,6 +13,9 @@ use url::Url;
 use super::context::Surroundings;
 use crate::cli::Where;
 
+/// The host's name as it was typed, in a command of ssh's.
+const NAME: &str = "'%n'";
+
 /// Where ssh's files are.
 pub(crate) struct Files {
     directory: PathBuf,
@@ -82,11 +85,14 @@ pub(crate) fn settings(place: &Where, files: &Files, far_end: FarEnd) -> anyhow:
         // A file for each host, as the key in it is the host's own.
         FarEnd::OwnSshd => (files.directory.join("own-sshd-"), "%n"),
     };
-    words.extend(["--known-hosts".to_owned(), word(&known)? + named]);
+    // ssh hands the line to a shell. Its newer versions refuse names that mean something there; for older ones they are
+    // quoted, as a name may come from a link or a repository.
+    let quoted_name = if named.is_empty() { "" } else { NAME };
+    words.extend(["--known-hosts".to_owned(), word(&known)? + quoted_name]);
     if far_end == FarEnd::OwnSshd {
         words.push("--passthrough".to_owned());
     }
-    words.extend(["--stdio".to_owned(), "%n".to_owned()]);
+    words.extend(["--stdio".to_owned(), NAME.to_owned()]);
     Ok(HostSettings { proxy_command: words.join(" "), known_hosts: config_word(&known, named) })
 }
 

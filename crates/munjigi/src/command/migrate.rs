@@ -229,5 +229,6 @@ fn adopt(directory: &Path, group: &str) -> anyhow::Result<()> {
     if !table.contains_key("adopt_group") {
         lines.push_str(&format!("adopt_group = '{group}'\n"));
     }
-    std::fs::write(&path, lines + &present).with_context(|| format!("failed to write {}", path.display()))
+    // As a whole: an agent that starts meanwhile reads the old or the new one.
+    journal::replace(&path, (lines + &present).as_bytes())
 }

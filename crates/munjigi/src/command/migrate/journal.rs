@@ -91,7 +91,7 @@ fn move_over(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// Replaces a file as a whole: whoever reads it meanwhile sees the old one or the new one.
-fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".munjigi-new");
     let new = PathBuf::from(name);

@@ -140,7 +140,13 @@ fn translate(values: &BTreeMap<String, String>, notes: Vec<String>, nodes: &[Pla
         );
         return findings;
     }
-    findings.adopt_group = Some(value("LOCAL_MARKER_GROUP").unwrap_or("iam-synced-users").to_owned());
+    let marker = value("LOCAL_MARKER_GROUP").unwrap_or("iam-synced-users");
+    match valid_group(marker) {
+        true => findings.adopt_group = Some(marker.to_owned()),
+        false => findings.notes.push(format!(
+            "LOCAL_MARKER_GROUP is `{marker}`, which is no name of a group here; its members are not taken over"
+        )),
+    }
     findings
         .rules
         .push(PutRule { name: "imported-accounts".to_owned(), rule: rule(who.clone(), Vec::new(), &local, everybody) });
@@ -191,6 +197,8 @@ mod tests {
         let all = read_text("SUDOERS_GROUPS=\"##ALL##\"\nSUDOERS_GROUPS='##ALL##'");
         assert_eq!((all.rules.len(), all.rules[0].rule.sudo.len()), (1, 1));
         assert!(read_text("DONOTSYNC=1").rules.is_empty());
+        let odd = read_text("LOCAL_MARKER_GROUP=\"it's\"");
+        assert!(odd.adopt_group.is_none() && odd.notes.iter().any(|note| note.contains("it's")), "{:?}", odd.notes);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::faults::user;
 use crate::harness::server::{Running, children, command_line, is_alive};
-use crate::harness::{CutProxy, Terminal, TestAgent, TestServer, output, success, wait, wait_for};
+use crate::harness::{
+    CutProxy, Terminal, TestAgent, TestServer, free_port, lasting, output, success, wait, wait_for, wait_until_runs,
+};
 
 /// A server with a node, and the plugin installed.
 struct Stage {
@@ -91,12 +93,9 @@ fn an_interactive_shell(mode: Mode) {
         thread::sleep(std::time::Duration::from_millis(200));
         terminal.screen().contains("50 132").then_some(())
     });
-    terminal.type_in("sleep 1017\n");
-    terminal.expect("sleep 1017");
-    wait_for("sleep to run", || {
-        let running = output(Command::new("pgrep").args(["-xf", "sleep 1017"]));
-        (!running.stdout.is_empty()).then_some(())
-    });
+    let sleep = lasting();
+    terminal.type_in(&format!("{sleep}\n"));
+    wait_until_runs(&sleep);
     terminal.type_in("\u{3}");
     terminal.type_in("echo 안녕''하세요\n");
     terminal.expect("안녕하세요");
@@ -378,7 +377,7 @@ fn the_peers_bytes_alone(mode: Mode) {
 /// A destination that refuses, and a socket in the file system.
 fn a_socket_and_a_closed_port(mode: Mode) {
     let stage = Stage::new();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = free_port();
     let parameters = format!(r#"{{"portNumber":["{closed}"],"localPortNumber":["0"]}}"#);
     let forward = Forward::start(&stage, mode, "AWS-StartPortForwardingSession", &parameters, "Port ");
     let port: u16 = forward.said.split(' ').next().unwrap().parse().unwrap();

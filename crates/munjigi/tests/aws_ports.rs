@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::faults::user;
 use crate::harness::aws_client::{AwsClient, boto3};
 use crate::harness::sshd::TestSshd;
-use crate::harness::{TestServer, python_tool, success, wait_for};
+use crate::harness::{TestServer, free_port, python_tool, success, wait_for};
 
 /// Listens, and answers each connection's bytes with themselves until their end.
 fn echo() -> u16 {
@@ -128,7 +128,7 @@ fn eight_streams_of_one_session_carry_their_own_bytes() {
 fn a_refused_connection_is_flagged_and_the_session_lives() {
     let server = TestServer::start();
     let _agent = server.agent("web-1");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = free_port();
     let metadata = json!({
         "Target": "web-1",
         "DocumentName": "AWS-StartPortForwardingSessionToRemoteHost",
@@ -187,7 +187,7 @@ fn standard_input_and_output_end_with_their_only_connection() {
     assert_eq!(client.wait_closed(), "");
     assert_eq!(end_event(&server, &session)["additionalEventData"]["endReason"], "exited");
     // Nobody listens: the session ends with the reason.
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = free_port();
     let (mut client, _) = AwsClient::start(&server, &ssh(closed));
     let told = client.wait_closed();
     assert!(told.contains("refused the connection"), "{told}");

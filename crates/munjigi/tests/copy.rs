@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::faults::user;
+use crate::harness::server::{children, command_line, is_alive};
 use crate::harness::{CutProxy, TestServer, output, success, wait_for};
 
 /// Size of the large file in MiB.
@@ -19,7 +20,7 @@ const LARGE_MIB: u64 = 512;
 
 struct Copies {
     // Stopped before the server, whose directory holds its own.
-    _agent: crate::harness::TestAgent,
+    agent: crate::harness::TestAgent,
     server: TestServer,
     here: TempDir,
     there: TempDir,
@@ -30,7 +31,7 @@ impl Copies {
         let server = TestServer::start();
         let agent = server.agent("web-1");
         let dir = || tempfile::Builder::new().prefix("munjigi-copy-").tempdir().unwrap();
-        Self { _agent: agent, server, here: dir(), there: dir() }
+        Self { agent, server, here: dir(), there: dir() }
     }
 
     fn here(&self, name: &str) -> PathBuf {
@@ -245,21 +246,15 @@ fn a_copy_goes_on_over_broken_links_and_after_it_was_killed() {
 
     // Killed in the middle: what is there stays for the next one.
     let mut child = copies.cp(&arguments).env("AWS_ENDPOINT_URL", &url).spawn().unwrap();
-    let begun = wait_for("a part of the file", || {
-        if there.exists() {
-            return Some(false);
-        }
-        fs::metadata(&partial).ok().filter(|meta| meta.len() > 1_000_000).map(|_| true)
+    wait_for("a part of the file", || {
+        let begun = fs::metadata(&partial).is_ok_and(|meta| meta.len() > 1_000_000);
+        (begun || there.exists()).then_some(())
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    if begun && !there.exists() {
-        wait_for("the worker to end", || {
-            let before = fs::metadata(&partial).ok()?.len();
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            (fs::metadata(&partial).ok()?.len() == before).then_some(())
-        });
-    }
+    let half = copies.agent.spawn_half();
+    let is_worker = |pid: &nix::unistd::Pid| is_alive(*pid) && command_line(*pid).contains("copy-worker");
+    wait_for("the worker to end", || (!children(half).iter().any(is_worker)).then_some(()));
     // Then over links that break again and again.
     let mut child = copies.cp(&arguments).env("AWS_ENDPOINT_URL", &url).spawn().unwrap();
     for _ in 0..3 {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::faults::user;
 use crate::harness::sshd::TestSshd;
-use crate::harness::{TestForward, TestServer, output, success, wait_for};
+use crate::harness::{TestForward, TestServer, free_port, output, success, wait_for};
 
 /// Serves each connection with `serve`, on a port of its own.
 pub(crate) fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> u16 {
@@ -52,7 +52,7 @@ pub(crate) fn web() -> u16 {
 
 /// Returns a port on which nobody listens.
 pub(crate) fn closed() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_port()
 }
 
 pub(crate) fn exchange(port: u16, text: &str) -> std::io::Result<String> {

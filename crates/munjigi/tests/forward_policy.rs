@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 
 use crate::harness::link::{PortClient, TestLink};
-use crate::harness::{TestServer, success, wait_for};
+use crate::harness::{TestServer, free_port, success, wait_for};
 
 /// Longest wait for a whole test.
 const LONG: Duration = Duration::from_secs(360);
@@ -218,7 +218,7 @@ fn each_refusal_has_its_own_code_message_and_event() {
         ]);
         let (key, secret) = user(&server, "alice", &statements);
         let link = TestLink::dial_as(&server, &key, &secret).await;
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let closed = free_port();
         let own = server.address().port();
         let session = forward(&link, &[], true).await.unwrap();
         let (mut said, mut slow) = (Vec::new(), None);

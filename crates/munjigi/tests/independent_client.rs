@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::faults::user;
 use crate::harness::aws_client::boto3;
-use crate::harness::{TestServer, python_tool, success, wait_for};
+use crate::harness::{TestServer, free_port, lasting, python_tool, success, wait_for, wait_until_runs};
 
 /// A client's process, and what it printed.
 struct Client {
@@ -116,8 +116,9 @@ fn a_client_written_from_the_description_alone_has_a_shell() {
     client.expect("43 117");
     client.type_in("echo 안녕''하세요\r");
     client.expect("안녕하세요");
-    client.type_in("sleep 1000\r");
-    client.expect("sleep 1000\r\n");
+    let sleep = lasting();
+    client.type_in(&format!("{sleep}\r"));
+    wait_until_runs(&sleep);
     client.type_in("\u{3}");
     client.type_in("echo still''here\r");
     client.expect("stillhere");
@@ -217,7 +218,7 @@ fn its_port_session_carries_three_connections_at_once() {
 fn its_port_session_says_that_nobody_listens() {
     let server = server();
     let _agent = server.agent("web-1");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = free_port();
     let client = Client::from_description(&server, &port_request(nobody), &[]);
     let mut socket = TcpStream::connect(("127.0.0.1", listening(&client))).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(90))).unwrap();

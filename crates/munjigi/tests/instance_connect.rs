@@ -133,7 +133,7 @@ fn a_login_that_nothing_allowed_is_an_alarm() {
 
 #[test]
 fn a_key_is_good_for_its_time_and_then_no_more() {
-    let stage = Stage::new("[instance_connect]\nkey_life_seconds = 30\nsingle_use = false\n");
+    let stage = Stage::new("[instance_connect]\nkey_life_seconds = 60\nsingle_use = false\n");
     stage.sshd.new_key("kim");
     stage.push("kim");
     let pushed = Instant::now();
@@ -141,7 +141,7 @@ fn a_key_is_good_for_its_time_and_then_no_more() {
     assert!(stage.sshd.lets_in("kim"), "without single use it is good for its whole time");
     wait_for("the key's end", || (!stage.sshd.lets_in("kim")).then_some(()));
     // The node counts from when it took the key, which was before the answer came.
-    assert!(pushed.elapsed().as_secs() >= 28, "it ended after {:?}", pushed.elapsed());
+    assert!(pushed.elapsed().as_secs() >= 58, "it ended after {:?}", pushed.elapsed());
     assert!(!stage.sshd.lets_in("kim"));
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::link::TestLink;
-use crate::harness::{TestServer, success, wait_for};
+use crate::harness::{TestServer, free_port, success, wait_for};
 
 /// Longest wait for what comes at once on an idle machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -157,7 +157,7 @@ fn what_may_not_be_reached_is_refused_and_recorded() {
     let mut ids = Vec::new();
     block_on(async {
         let link = TestLink::dial(&server).await;
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let closed = free_port();
         for (host, port, code) in [
             ("169.254.169.254", 80, "DestinationDenied"),
             ("::ffff:169.254.169.254", 80, "DestinationDenied"),

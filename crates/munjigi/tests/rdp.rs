@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, chown};
 use tempfile::TempDir;
 
 use crate::harness::databases::program;
-use crate::harness::{TestServer, output, success, wait_for};
+use crate::harness::{TestServer, free_port, output, success, wait_for};
 
 /// Id of the desktop's only user, whom the machine does not know.
 const USER_ID: u32 = 64_711;
@@ -41,8 +41,7 @@ impl Desktop {
     fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("munjigi-xrdp-").tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (own_port, manager_port) = (port(), port());
+        let (own_port, manager_port) = (free_port(), free_port());
         let here = directory.path().display().to_string();
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         for name in ["xrdp", "home"] {

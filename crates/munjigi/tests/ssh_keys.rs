@@ -20,7 +20,9 @@ use crate::instance_connect::Stage;
 const PRESENT: u8 = 0x01;
 
 fn server() -> TestServer {
-    TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n", user()))
+    // Pushed keys last longer than a busy machine takes for what is done with them.
+    let settings = "[instance_connect]\nkey_life_seconds = 900\n";
+    TestServer::with_config(&format!("[session]\ndefault_os_user = \"{}\"\n{settings}", user()))
 }
 
 /// Registers a key of a file for a user, with `aws`; returns its id.

@@ -9,7 +9,9 @@ use std::thread;
 
 use crate::faults::user;
 use crate::harness::ssh::TestSsh;
-use crate::harness::{Terminal, TestAgent, TestServer, output, python_tool, success, wait_for};
+use crate::harness::{
+    Terminal, TestAgent, TestServer, free_port, lasting, output, python_tool, success, wait_for, wait_until_runs,
+};
 
 /// A server, a node, and a person whose key is registered.
 struct Stage {
@@ -132,10 +134,6 @@ impl Drop for Ended {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn openssh_runs_commands_on_every_way_with_status_streams_and_input_apart() {
     let stage = Stage::new();
@@ -184,8 +182,10 @@ fn openssh_has_a_terminal_with_its_size_keys_and_signals() {
             thread::sleep(std::time::Duration::from_millis(200));
             terminal.screen().contains("50 132").then_some(())
         });
-        terminal.type_in("echo 안녕''하세요; sleep 1000\n");
+        let sleep = lasting();
+        terminal.type_in(&format!("echo 안녕''하세요; {sleep}\n"));
         terminal.expect("안녕하세요");
+        wait_until_runs(&sleep);
         terminal.type_in("\u{3}");
         terminal.type_in("echo st''ill; exit 9\n");
         terminal.expect("still");

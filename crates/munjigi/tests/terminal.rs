@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::faults::user;
-use crate::harness::{Terminal, TestAgent, TestServer, success, wait_for};
+use crate::harness::{Terminal, TestAgent, TestServer, lasting, success, wait_for, wait_until_runs};
 
 fn stage() -> (TestServer, TestAgent) {
     let server = TestServer::start();
@@ -37,13 +37,10 @@ fn size_resize_interrupt_hangul_and_exit_status_are_as_on_the_node_itself() {
         thread::sleep(std::time::Duration::from_millis(100));
         terminal.screen().contains("50 132").then_some(())
     });
-    terminal.type_in("sleep 1000\n");
-    terminal.expect("sleep 1000");
+    let sleep = lasting();
+    terminal.type_in(&format!("{sleep}\n"));
     // The interrupt reaches the program only once it runs in the foreground.
-    wait_for("sleep to run", || {
-        let running = crate::harness::output(Command::new("pgrep").args(["-xf", "sleep 1000"]));
-        (!running.stdout.is_empty()).then_some(())
-    });
+    wait_until_runs(&sleep);
     terminal.type_in("\u{3}");
     terminal.type_in("echo 안녕''하세요\n");
     terminal.expect("안녕하세요");

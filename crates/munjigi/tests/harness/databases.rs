@@ -1,7 +1,6 @@
 //! Real PostgreSQL, MariaDB and Redis with data, ports and passwords of their own, on loopback; nothing of the machine's
 //! is read or changed. As root they run as `nobody`, because they refuse root.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User, chown};
 use tempfile::TempDir;
 
-use super::{output, success, wait_for};
+use super::{free_port, output, success, wait_for};
 
 /// How often another port is tried when somebody else took the first.
 const TRIES: usize = 5;
@@ -106,7 +105,7 @@ impl TestDatabase {
         let log = path.join("log");
         let mut directory = Some(directory);
         for _ in 0..TRIES {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let mut command = command(&path, port);
             let file = std::fs::File::create(&log).unwrap();
             command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).current_dir(&path);

@@ -24,7 +24,7 @@ pub(crate) use server::{TestAgent, TestServer};
 pub(crate) use ssh::TestSsh;
 pub(crate) use sshd::TestSshd;
 pub(crate) use terminal::Terminal;
-pub(crate) use wait::wait_for;
+pub(crate) use wait::{free_port, lasting, wait_for, wait_until_runs};
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{binary, python_tool, success, wait_for};
+use super::{binary, free_port, python_tool, success, wait_for};
 
 /// A process of a test; killed and reaped when dropped.
 pub(crate) struct Running {
@@ -101,7 +101,9 @@ impl TestServer {
     /// Starts a server with settings.
     pub(crate) fn with_config(config: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("munjigi-test-").tempdir().unwrap();
-        let mut server = Self { process: None, directory, listen: "127.0.0.1:0".to_owned(), endpoint: String::new() };
+        let mut server = Self { process: None, directory, listen: String::new(), endpoint: String::new() };
+        // One that it gets again when it starts again.
+        server.listen = format!("127.0.0.1:{}", free_port());
         std::fs::write(server.config_path(), hurried(config)).unwrap();
         server.start_again();
         server

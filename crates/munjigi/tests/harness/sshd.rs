@@ -1,6 +1,6 @@
 //! A real sshd with keys, settings, log and port of its own; nothing of the machine's is read or changed.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
-use super::{output, success, wait_for};
+use super::{free_port, output, success, wait_for};
 use crate::faults::user;
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -28,7 +28,7 @@ impl TestSshd {
         let directory = tempfile::Builder::new().prefix("munjigi-sshd-").tempdir().unwrap();
         // The helper runs as somebody else and has to get to the agent's socket.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let sshd = Self { directory, port, daemon: None };
         std::fs::create_dir(sshd.path("sshd_config.d")).unwrap();
         for key in ["host", "own"] {

@@ -97,17 +97,20 @@ fn ten_people_in_three_groups_come_move_leave_and_return() {
 
     // Just in time: there for the session, gone after it; the home is archived and given back to who returns.
     let song = island.person("song");
-    assert_eq!(song.says(&["sh", "-c", "id -un; echo kept > ~/file"]), "song");
-    let uid = island.uid("song");
-    let listed = wait_for("its account in the list", || island.listed("song").filter(|song| song["State"] == "idle"));
-    assert_eq!((&listed["Mode"], listed["Uid"].as_u64()), (&json!("just-in-time"), uid.map(u64::from)));
+    // It stays until it was looked at: behind its last session it is gone within seconds.
+    let words = ["sh", "-c", "id -un; echo kept > ~/file; until [ -e /home/go ]; do sleep 0.1; done"];
+    let session = song.run(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let listed = wait_for("its account in the list", || island.listed("song").filter(|song| song["State"] == "in-use"));
+    let uid = island.uid("song").unwrap();
+    assert_eq!((&listed["Mode"], listed["Uid"].as_u64()), (&json!("just-in-time"), Some(u64::from(uid))));
     assert!(listed["Since"].as_f64().is_some_and(|since| since > 1.7e9), "{listed}");
+    fs::write(island.home("go"), "").unwrap();
+    assert_eq!(session.wait_with_output().unwrap().stdout, b"song\n");
     wait_for("its end", || island.uid("song").is_none().then_some(()));
     assert_eq!(owner(&island.home("song")), None);
     wait_for("its end in the list", || island.listed("song").is_none().then_some(()));
     wait_for("its end in the trail", || (island.events("AccountRemoved", "song") == 1).then_some(()));
-    assert_eq!(song.says(&["sh", "-c", "cat ~/file"]), "kept");
-    assert_eq!(island.uid("song"), uid);
+    assert_eq!(song.says(&["sh", "-c", "cat ~/file; id -u"]), format!("kept\n{uid}"));
     // Somebody whose mapped name is a person's own name already: the later one is refused, nobody else is.
     assert_eq!(island.person("a@b").says(&["id", "-un"]), "a.at.b");
     island.iam(&["create-user", "--user-name", "a.at.b"]);
@@ -186,6 +189,9 @@ fn too_many_at_once_wait(island: &Island) {
 
 /// Nothing is removed because nobody answers, and the agent takes up where it was.
 fn the_server_away_changes_nothing(mut island: Island, jung_uid: u32) {
+    // Whoever was there for a session may still be.
+    let is_gone = |name: &str| island.uid(name).is_none();
+    wait_for("only who stays", || (is_gone("song") && is_gone("a.at.b")).then_some(()));
     island.server.kill();
     let before = island.etc("passwd");
     island.agent.stop();

@@ -17,6 +17,8 @@ use crate::targets;
 
 /// Where SSH servers listen.
 const SSH_PORT: u32 = 22;
+/// Longest name of a node, characters, as for every operation.
+const MAX_HOST: usize = 400;
 
 /// Where a channel leads.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +107,10 @@ fn decide(named: Named<'_>, host: &str, port: u32, target: Option<&StoredTarget>
             "this login names no node to forward through: log in as NODE@… or OSUSER%NODE@…, or name a target",
         ));
     }
+    // The host's certificate is made for the name, and kept.
+    if host.chars().count() > MAX_HOST || host.chars().any(char::is_control) {
+        return Err(Refusal::prohibited("a node is named by 1 to 400 characters without control characters"));
+    }
     let host = host.strip_suffix(HOST_SUFFIX).unwrap_or(host);
     Ok(match host.strip_suffix(PASSTHROUGH_SUFFIX) {
         Some(node) => Goal::Forward(Aim::Passthrough(node.to_owned()), None),
@@ -152,6 +158,9 @@ mod tests {
             assert_eq!(decided(named, "web-1.passthrough.munjigi", 22), passed);
         }
         assert!(decide(Named::Nothing, "db.internal", 5432, None).is_err());
+        for bad in ["w".repeat(MAX_HOST + 1).as_str(), "web\n1", "web\u{1b}[2J"] {
+            assert!(decide(Named::Nothing, bad, 22, None).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

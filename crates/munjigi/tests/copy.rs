@@ -258,7 +258,12 @@ fn a_copy_goes_on_over_broken_links_and_after_it_was_killed() {
     // Then over links that break again and again.
     let mut child = copies.cp(&arguments).env("AWS_ENDPOINT_URL", &url).spawn().unwrap();
     for _ in 0..3 {
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        // A break before the session stands is an error, and not what is meant.
+        let before = fs::metadata(&partial).map_or(0, |meta| meta.len());
+        wait_for("the copy to go on", || {
+            let goes_on = fs::metadata(&partial).is_ok_and(|meta| meta.len() > before);
+            (goes_on || there.exists()).then_some(())
+        });
         near.reset();
     }
     let status = wait_for("the copy", || child.try_wait().unwrap());

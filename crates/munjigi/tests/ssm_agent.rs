@@ -33,10 +33,15 @@ fn double(server: &TestServer, name: &str) -> Command {
 
 /// Registers a node and waits until its control channel stands.
 fn join(server: &TestServer, name: &str, fault: &str) -> AwsAgent {
+    join_with(server, name, &["--fault", fault])
+}
+
+/// As [`join`], with options for the double.
+fn join_with(server: &TestServer, name: &str, options: &[&str]) -> AwsAgent {
     let (id, code) = server.activation();
     let mut command = double(server, name);
     // A code may begin with a hyphen.
-    command.args(["--id", &id, &format!("--code={code}"), "--fault", fault]);
+    command.args(["--id", &id, &format!("--code={code}")]).args(options);
     let (process, node) = Running::start(&mut command, "ready ");
     wait_for("the node to be connected", || (node_line(server, name)?["state"] == "Online").then_some(()));
     AwsAgent { process, node }
@@ -118,7 +123,8 @@ fn a_command_has_its_output_its_errors_and_its_status_apart() {
 #[test]
 fn a_client_that_stops_reading_holds_the_program_back_and_loses_nothing() {
     let server = TestServer::start();
-    let _agent = join(&server, "aws-1", "");
+    // AWS's agent waits for two seconds, which a busy machine can take.
+    let _agent = join_with(&server, "aws-1", &["--patience", "100"]);
     let mut command = server.munjigi(&["run", "aws-1", "--", "seq", "1", "200000"]);
     let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let id = wait_for("the session", || Some(newest(&server)["id"].as_str()?.to_owned()));
@@ -130,6 +136,17 @@ fn a_client_that_stops_reading_holds_the_program_back_and_loses_nothing() {
     std::io::Read::read_to_string(&mut client.stdout.take().unwrap(), &mut text).unwrap();
     assert!(client.wait().unwrap().success());
     assert!(text == (1..=200_000).map(|n| format!("{n}\n")).collect::<String>(), "{} bytes", text.len());
+}
+
+#[test]
+fn output_that_the_agent_threw_away_is_not_taken_for_all() {
+    let server = TestServer::start();
+    let _agent = join(&server, "aws-1", "hasty");
+    let ran = output(&mut server.munjigi(&["run", "aws-1", "--", "seq", "1", "200000"]));
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(!ran.status.success() && said.contains("the rest is lost"), "{:?} {said}", ran.status);
+    let all: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert!(ran.stdout.len() < all.len() && all.as_bytes().starts_with(&ran.stdout), "{} bytes", ran.stdout.len());
 }
 
 #[test]

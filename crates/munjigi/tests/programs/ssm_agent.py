@@ -2,7 +2,8 @@
 
 It registers, gets credentials with its RSA key, opens the control channel and serves shells and commands as the agent
 would in container mode: the program runs as the agent's own user. It prints `ready <node id>` once the control channel
-stands. SIGUSR1 breaks the data channels. Faults (--fault) make it hostile or deaf.
+stands. SIGUSR1 breaks the data channels. Faults (--fault) make it hostile or deaf, or have
+it end in the middle of a command's output.
 """
 
 import argparse
@@ -209,7 +210,8 @@ def main():
     parser.add_argument("--id", default="")
     parser.add_argument("--code", default="")
     parser.add_argument("--name", default="aws-1")
-    parser.add_argument("--fault", default="", choices=["", "deaf", "garbage"])
+    parser.add_argument("--fault", default="", choices=["", "deaf", "garbage", "hasty"])
+    parser.add_argument("--patience", type=float, default=2, help="seconds for the last acknowledgements")
     parser.add_argument("--victim", default="", help="somebody else's session, which is said to be over")
     parser.add_argument("--steal", nargs="*", default=[], help="channels of others to ask for, then leave")
     agent = Agent(parser.parse_args())

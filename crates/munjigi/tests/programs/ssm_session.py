@@ -197,8 +197,8 @@ class Session:
             else:
                 self.run_shell()
             status = "Success"
-            if not self.cancelled:
-                deadline = time.monotonic() + 2
+            if not self.cancelled and self.agent.options.fault != "hasty":
+                deadline = time.monotonic() + self.agent.options.patience
                 while self.unacked and time.monotonic() < deadline:
                     time.sleep(0.02)
                 state = {"SchemaVersion": 1, "SessionState": "Terminating", "SessionId": self.id}
@@ -284,6 +284,10 @@ class Session:
         while kinds:
             for descriptor in select.select(list(kinds), [], [], 0.1)[0]:
                 data = os.read(descriptor, PAYLOAD)
+                if data and self.agent.options.fault == "hasty" and self.next_out > 20:
+                    process.kill()
+                    process.wait()
+                    return
                 if data:
                     self.stream(kinds[descriptor], data)
                 else:

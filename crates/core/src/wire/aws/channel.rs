@@ -127,6 +127,11 @@ impl Channel {
         self.incoming.take()
     }
 
+    /// Tells whether something came behind what never did: what is between is missing for as long as this is so.
+    pub fn has_gap(&self) -> bool {
+        self.incoming.has_gap()
+    }
+
     /// Tells whether the socket shall be read on. Not reading it holds back a peer that has no window of its own;
     /// what comes beyond the limits nevertheless is dropped without acknowledgement.
     pub fn wants_input(&self) -> bool {

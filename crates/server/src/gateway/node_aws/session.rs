@@ -51,8 +51,11 @@ const OUTPUT_RESUMED: usize = 16 * 1024;
 /// Output taken from the channel, and thereby acknowledged, though it has to wait, bytes: what was on its way when the
 /// agent was asked to pause. An agent that ends waits for acknowledgements for two seconds and then throws away the rest.
 const OUTPUT_MOST: usize = 512 * 1024;
-/// How long the data channel is read on after the agent said on the other channel that the session is over.
+/// How long the data channel is read on after the agent said on the other channel that the session is over, and after
+/// each message that still comes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long it is read on in all.
+const LAST_WORDS_MOST: Duration = Duration::from_secs(30);
 /// Input and the like that may wait for the channel, bytes. A client sends at most 256 KiB unacknowledged.
 const INPUT_FULL: usize = 512 * 1024;
 /// Pieces of it.
@@ -157,7 +160,11 @@ struct Session<'l> {
     unacknowledged: VecDeque<u64>,
     exit: Option<i32>,
     ending: bool,
+    /// The agent has said on the data channel that nothing more comes.
+    said_all: bool,
     complete: Option<AgentTaskComplete>,
+    /// When the data channel of a session that is over is read no more, whatever still comes.
+    last_words: Option<Instant>,
     broken: u32,
 }
 
@@ -193,7 +200,9 @@ impl<'l> Session<'l> {
             unacknowledged: VecDeque::new(),
             exit: None,
             ending: false,
+            said_all: false,
             complete: None,
+            last_words: None,
             broken: 0,
         };
         session.channel.pause();
@@ -301,6 +310,9 @@ impl<'l> Session<'l> {
             Some(message) => self.channel.receive(message, now).is_ok(),
             None => false,
         };
+        if let Some(most) = self.last_words {
+            self.until = Some(most.min(Instant::now() + LAST_WORDS));
+        }
         self.broken += u32::from(!understood);
         if self.broken >= MAX_BROKEN {
             return self.lose_socket("too many messages that are none of a data channel");
@@ -310,9 +322,12 @@ impl<'l> Session<'l> {
 
     fn state(&mut self, payload: &[u8]) -> bool {
         let Ok(state) = parse::<AgentSessionState>("session state", payload) else { return false };
-        if state.session_state == "Terminating" && self.complete.is_none() && !self.ending {
-            self.ending = true;
-            self.until = Some(Instant::now() + COMPLETE_LIMIT);
+        if state.session_state == "Terminating" {
+            self.said_all = true;
+            if self.complete.is_none() && !self.ending {
+                self.ending = true;
+                self.until = Some(Instant::now() + COMPLETE_LIMIT);
+            }
         }
         true
     }
@@ -337,7 +352,9 @@ impl<'l> Session<'l> {
             }
             Arrival::Complete(complete) if self.phase != Phase::Told => {
                 self.complete.get_or_insert(*complete);
-                self.until = Some(Instant::now() + LAST_WORDS);
+                let now = Instant::now();
+                self.last_words.get_or_insert(now + LAST_WORDS_MOST);
+                self.until = Some(now + LAST_WORDS);
             }
             Arrival::Complete(_) => {}
         }

@@ -126,6 +126,11 @@ impl Incoming {
         Some((arrived.kind, arrived.payload))
     }
 
+    /// Tells whether a message came before its turn and waits for those before it.
+    pub(super) fn has_gap(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Half of the room is kept for what is already on its way when the socket is read no more.
     pub(super) fn wants_input(&self) -> bool {
         self.ready.len() < self.most_messages / 2

@@ -9,7 +9,7 @@ use munjigi_core::wire::frame::MAX_DATA;
 use munjigi_core::wire::message::{Accepted, Exit, Notice, Refused};
 use tokio::time::Instant;
 
-use super::{FAREWELL_LIMIT, OUTPUT_AHEAD, OUTPUT_MOST, OUTPUT_RESUMED, Phase, Session};
+use super::{FAREWELL_LIMIT, Kind, OUTPUT_AHEAD, OUTPUT_MOST, OUTPUT_RESUMED, Phase, Session};
 
 impl Session<'_> {
     /// Gives the hub what the channel has, as long as the hub takes it.
@@ -94,6 +94,14 @@ impl Session<'_> {
                 said.unwrap_or("no reason given")
             )
         });
+        // The status stands behind the output; an end that was ordered has its reason already.
+        let is_cut = if self.said_all { self.channel.has_gap() } else { !self.ending };
+        if is_cut && why.is_none() && self.exit.is_none() && self.kind == Kind::NonInteractive {
+            // A status of 0 would say that this is all.
+            let detail = "AWS's agent ended before all output had come: the rest is lost".to_owned();
+            self.notify(&detail);
+            return self.tell_exit(None, detail);
+        }
         match why {
             Some(message) if self.phase != Phase::Running => return self.refuse(message),
             Some(message) => self.notify(&message),

@@ -886,6 +886,19 @@ impl Session {
         Ok(())
     }
 
+    /// Munjigi: tells whether a message is data of a channel whose window is managed, and so enforced.
+    pub(crate) fn is_for_managed_window(&self, message: &[u8]) -> bool {
+        let (
+            [crate::msg::CHANNEL_DATA | crate::msg::CHANNEL_EXTENDED_DATA, a, b, c, d, ..],
+            Some(enc),
+        ) = (message, &self.common.encrypted)
+        else {
+            return false;
+        };
+        let channel = ChannelId(u32::from_be_bytes([*a, *b, *c, *d]));
+        enc.channels.get(&channel).is_some_and(|channel| channel.managed_window)
+    }
+
     /// Munjigi: leaves the window of an established channel to the application from now on; see
     /// [`Handle::grow_window`].
     pub fn manage_window(&mut self, channel: ChannelId) {

@@ -23,11 +23,14 @@ pub(crate) const FIRST_WINDOW: u32 = 128 * 1024;
 /// Largest window of a channel: 100 ms of 1.3 Gbit/s.
 const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 /// Window up to which whoever keeps up borrows, as large as OpenSSH's own. OpenSSH's client keeps what it may send in one buffer
-/// that it copies each time it grows, so more is lent only where it is needed: over a long way.
+/// that it copies again and again while it drains, so more is lent only where it is needed: over a long way. Where it is not, the
+/// larger one made uploads through a `ProxyCommand`, whose pipe takes 64 KiB at a time, slower by a factor of two to ten.
 const EASY_WINDOW: u32 = 2 * 1024 * 1024;
-/// A reader that waits so long is at the end of a long way: at less, [`EASY_WINDOW`] carries 400 Mbit/s and more. On a busy machine
-/// a reader waits for its turn as long as 10 ms.
+/// A reader that waits so long for the answer to a grown window is at the end of a long way: at less, [`EASY_WINDOW`] carries
+/// 400 Mbit/s and more.
 const LONG_WAIT: Duration = Duration::from_millis(40);
+/// So many of such waits in a row are none for a turn on a busy machine.
+const LONG_WAITS: u32 = 2;
 /// What all channels of a connection may borrow together beyond their first windows.
 const COMMON: u32 = 16 * 1024 * 1024;
 /// Data shorter than this is put together, so that what many small packets cost is their bytes.
@@ -58,10 +61,7 @@ impl Inboxes {
     }
 
     fn shared(&self, id: ChannelId) -> Arc<Shared> {
-        let shared = || {
-            let state = State { window: FIRST_WINDOW, ..State::default() };
-            Arc::new(Shared { state: Mutex::new(state), common: self.common.clone() })
-        };
+        let shared = || Arc::new(Shared { state: Mutex::new(State::new()), common: self.common.clone() });
         lock(&self.open).entry(id).or_insert_with(shared).clone()
     }
 
@@ -116,15 +116,44 @@ struct State {
     closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    /// Since when the reader waits.
+    /// What came in all.
+    received: u64,
+    /// What the client was allowed to have sent in all, each time that this grew and as far as it was not yet reached: the
+    /// oldest first, at most three, since each allows half a window more.
+    allowed: VecDeque<u64>,
+    /// Since when the reader waits for a client that had sent all that it knew it might.
     waiting: Option<Instant>,
-    /// It has waited long since the window grew last.
-    has_waited: bool,
+    /// How many of such waits were long, one after another, since the window grew last.
+    long_waits: u32,
 }
 
 impl State {
+    fn new() -> Self {
+        Self { window: FIRST_WINDOW, allowed: VecDeque::from([u64::from(FIRST_WINDOW)]), ..Self::default() }
+    }
+
+    /// Takes note that the reader waits. Only a client that has just sent as much as one of its windows allowed waits for the
+    /// way; any other one has nothing to say.
+    fn waits(&mut self) {
+        if self.allowed.contains(&self.received) {
+            self.waiting.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn waited(&mut self, time: Duration) {
+        self.long_waits = if time >= LONG_WAIT { self.long_waits.saturating_add(1) } else { 0 };
+    }
+
+    fn came(&mut self, count: usize) {
+        if let Some(since) = self.waiting.take() {
+            self.waited(since.elapsed());
+        }
+        self.received = self.received.saturating_add(count as u64);
+        while self.allowed.pop_front_if(|allowed| *allowed < self.received).is_some() {}
+    }
+
     fn put(&mut self, data: Bytes, drop: bool) {
-        self.has_waited |= self.waiting.take().is_some_and(|since| since.elapsed() >= LONG_WAIT);
+        self.came(data.len());
         if drop {
             // The window enforces that it is no more than that.
             self.taken = self.taken.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
@@ -180,21 +209,24 @@ impl State {
 
     /// Returns by how much the client's window shall grow now, if it shall: when half of it was taken. A reader that
     /// has left nothing was waiting for the client, and gets twice as much as long as there is something to borrow; beyond
-    /// [`EASY_WINDOW`] only if it waits long.
+    /// [`EASY_WINDOW`] only over a long way.
     fn grow(&mut self, common: &AtomicU32) -> Option<u32> {
         if self.taken < self.window / 2 {
             return None;
         }
         let mut amount = std::mem::take(&mut self.taken);
-        if self.queued == 0 && self.window < if self.has_waited { MAX_WINDOW } else { EASY_WINDOW } {
+        let most = if self.long_waits >= LONG_WAITS { MAX_WINDOW } else { EASY_WINDOW };
+        if self.queued == 0 && self.window < most {
             let more = self.window.min(MAX_WINDOW - self.window);
             if common.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more)).is_ok() {
                 self.borrowed += more;
                 self.window += more;
-                self.has_waited = false;
+                self.long_waits = 0;
                 amount = amount.saturating_add(more);
             }
         }
+        let allowed = self.received.saturating_add(u64::from(self.window)).saturating_sub(self.queued as u64);
+        self.allowed.push_back(allowed);
         Some(amount)
     }
 }
@@ -237,7 +269,7 @@ impl Inbox {
             (false, true) => Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into())),
             (false, false) => {
                 state.reader = Some(cx.waker().clone());
-                state.waiting.get_or_insert_with(Instant::now);
+                state.waits();
                 Poll::Pending
             }
         }
@@ -273,7 +305,7 @@ mod tests {
     }
 
     fn state() -> State {
-        State { window: FIRST_WINDOW, ..State::default() }
+        State::new()
     }
 
     #[test]
@@ -328,7 +360,7 @@ mod tests {
     #[test]
     fn who_keeps_up_borrows_until_nothing_is_left() {
         let common = AtomicU32::new(3 * FIRST_WINDOW);
-        let mut quick = State { has_waited: true, ..state() };
+        let mut quick = state();
         let turn = |state: &mut State| {
             let window = state.window as usize;
             state.put(Bytes::from(vec![0; window]), false);
@@ -351,30 +383,59 @@ mod tests {
     fn a_window_has_a_largest_size() {
         let common = AtomicU32::new(u32::MAX);
         let mut state = state();
-        let turn = |state: &mut State, has_waited| {
-            (state.taken, state.has_waited) = (state.window, has_waited);
+        let turn = |state: &mut State, long_waits| {
+            (state.taken, state.long_waits) = (state.window, long_waits);
             state.grow(&common).unwrap();
             state.window
         };
         for _ in 0..32 {
-            turn(&mut state, false);
+            turn(&mut state, LONG_WAITS - 1);
         }
         assert_eq!(state.window, EASY_WINDOW, "a short way needs no more");
         for _ in 0..32 {
-            turn(&mut state, true);
+            turn(&mut state, LONG_WAITS);
         }
         assert_eq!(state.window, MAX_WINDOW);
     }
 
-    #[test]
-    fn a_reader_at_the_end_of_a_long_way_is_known_by_its_waiting() {
-        let mut state = state();
-        for (waited, is_long) in [(Duration::ZERO, false), (LONG_WAIT, true)] {
-            state.waiting = Instant::now().checked_sub(waited);
-            state.put(Bytes::from_static(b"x"), false);
-            // On a machine that stands still any wait is long.
-            assert!(state.has_waited || !is_long);
+    /// Lets as much come as the client may send, or `less`, after the reader has waited for so long; takes it.
+    fn round(state: &mut State, less: usize, waited: Duration) {
+        state.waits();
+        if state.waiting.take().is_some() {
+            state.waited(waited);
         }
-        assert!(state.waiting.is_none());
+        let count = state.window as usize - state.taken as usize - less;
+        state.put(Bytes::from(vec![0; count]), false);
+        read(state, count);
+        state.grow(&AtomicU32::new(COMMON));
+    }
+
+    #[test]
+    fn a_long_way_is_known_by_waits_for_the_answer_to_a_window() {
+        let mut state = state();
+        for _ in 0..64 {
+            round(&mut state, 0, LONG_WAIT);
+        }
+        assert_eq!((state.window, state.allowed.len()), (MAX_WINDOW, 1));
+    }
+
+    #[test]
+    fn who_has_nothing_to_say_for_a_while_is_not_far_away() {
+        let mut state = state();
+        for _ in 0..64 {
+            // It had not sent all that it might when the wait began.
+            round(&mut state, 1, LONG_WAIT * 10);
+        }
+        assert!(state.window <= EASY_WINDOW && state.long_waits == 0, "{} {}", state.window, state.long_waits);
+        assert!(state.allowed.len() <= 3);
+    }
+
+    #[test]
+    fn one_long_wait_alone_is_one_for_a_turn() {
+        let mut state = state();
+        for number in 0..64 {
+            round(&mut state, 0, if number % 2 == 0 { LONG_WAIT } else { Duration::ZERO });
+        }
+        assert_eq!(state.window, EASY_WINDOW);
     }
 }

@@ -197,6 +197,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 }
 
+impl Lane {
+    /// Has the socket watched by the runtime in which this is called, instead of the one that it came from.
+    pub(crate) fn settle(self) -> io::Result<Self> {
+        let io = TcpStream::from_std(self.io.into_std()?)?;
+        Ok(Self { io, ..self })
+    }
+}
+
 /// Turns what is wrong with a record into an error of the stream.
 fn broken(error: RecordError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)

@@ -8,6 +8,7 @@
 pub mod accept;
 mod answer;
 pub mod backoff;
+mod bulk;
 mod carrier;
 pub mod connection;
 pub mod dial;
@@ -26,6 +27,7 @@ mod stream;
 pub mod tls;
 pub mod websocket;
 
+pub use bulk::BulkThreads;
 pub use connection::{Connection, Limits, Opener};
 pub use error::{DialError, EndReason, LinkError, Refusal};
 pub use lane::{LANE_PATH, Lane, LaneToken};

@@ -72,6 +72,10 @@ pub struct Berth {
     occupied: AtomicBool,
     /// Whether this end is dialling a lane.
     dialing: AtomicBool,
+    /// Whether the stream has a lane.
+    has_lane: AtomicBool,
+    /// Whether the stream is polled in another runtime than the one in which its lanes come.
+    elsewhere: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -111,6 +115,16 @@ impl Berth {
         drop(current);
         self.reader.wake();
         self.writer.wake();
+    }
+
+    /// Tells whether the stream has a lane: it carries much.
+    pub fn has_lane(&self) -> bool {
+        self.has_lane.load(Ordering::Acquire)
+    }
+
+    /// Has the stream's lanes watched by the runtime in which it is polled next and from then on.
+    pub fn goes_elsewhere(&self) {
+        self.elsewhere.store(true, Ordering::Release);
     }
 
     /// Brings a lane on which this end is expected to speak first (the accepting one) or second. Waits until both
@@ -184,6 +198,8 @@ pub struct MovingStream {
     write_moved: bool,
     read_ended: bool,
     write_ended: bool,
+    /// The lanes that it has are watched where it is polled.
+    settled: bool,
     berth: Arc<Berth>,
     dialer: Option<Dialer>,
     /// What lives as long as the stream.
@@ -257,6 +273,7 @@ impl MovingStream {
             write_moved: false,
             read_ended: false,
             write_ended: false,
+            settled: false,
             berth,
             dialer,
             _keep: keep,
@@ -267,6 +284,16 @@ impl MovingStream {
     pub fn unread(&mut self, early: BytesMut) {
         debug_assert!(self.early.is_empty(), "bytes are unread once");
         self.early = early;
+    }
+
+    /// Leaves out the first bytes of those that were put in front: somebody has them already.
+    pub fn skip_unread(&mut self, count: usize) {
+        self.early.advance(count.min(self.early.len()));
+    }
+
+    /// Returns what knows of its lanes.
+    pub fn berth(&self) -> Arc<Berth> {
+        Arc::clone(&self.berth)
     }
 
     /// Tells whether a direction travels on a lane.
@@ -300,12 +327,22 @@ impl MovingStream {
                 && let State::Ready(lane) = std::mem::take(&mut *state)
             {
                 self.berth.occupied.store(false, Ordering::Release);
+                self.berth.has_lane.store(true, Ordering::Release);
                 self.next = Some(lane);
+                self.settled = false;
                 if let Some(dialer) = &mut self.dialer {
                     dialer.token = dialer.token.next();
                     dialer.task = None;
                 }
             }
+        }
+        if !self.settled && self.berth.elsewhere.load(Ordering::Acquire) {
+            for lane in [&mut self.lane, &mut self.next] {
+                if let Some(moving) = lane.take() {
+                    *lane = Some(Box::new(moving.settle()?));
+                }
+            }
+            self.settled = true;
         }
         if self.write_ended
             && !self.write_moved

@@ -18,7 +18,7 @@ use crate::pool::Buffer;
 const TURN_BYTES: u64 = 128 * 1024;
 
 /// One direction on its way.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Direction {
     buffer: Buffer,
     carried: u64,
@@ -26,7 +26,7 @@ struct Direction {
     state: State,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
     #[default]
     Carrying,
@@ -35,28 +35,84 @@ enum State {
     Ended,
 }
 
-/// Carries bytes until both directions have ended, each by itself, and returns how many went from `a` to `b` and back.
-/// The first error ends both: the caller drops both ends, so that each side hears of what broke.
+/// Two ends, and how far their bytes have come. It can stop between two turns and go on elsewhere.
+#[derive(Debug)]
+pub struct Relay<A, B> {
+    a: A,
+    b: B,
+    there: Direction,
+    back: Direction,
+}
+
+impl<A, B> Relay<A, B>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Takes the ends.
+    pub fn new(a: A, b: B) -> Self {
+        Self { a, b, there: Direction::default(), back: Direction::default() }
+    }
+
+    /// Returns both ends, to prepare them for where it goes on.
+    pub fn ends_mut(&mut self) -> (&mut A, &mut B) {
+        (&mut self.a, &mut self.b)
+    }
+
+    /// Changes the second end; what was read of it already stays.
+    pub fn try_map_b<C>(self, change: impl FnOnce(B) -> io::Result<C>) -> io::Result<Relay<A, C>> {
+        let Self { a, b, there, back } = self;
+        Ok(Relay { a, b: change(b)?, there, back })
+    }
+
+    /// Returns both ends; what was read of one and not written to the other is lost.
+    pub fn into_ends(self) -> (A, B) {
+        (self.a, self.b)
+    }
+
+    /// Carries bytes until both directions have ended, each by itself, and returns how many went from `a` to `b` and
+    /// back. The first error ends both: the caller drops both ends, so that each side hears of what broke.
+    pub async fn run(&mut self) -> io::Result<(u64, u64)> {
+        loop {
+            if let Some(carried) = self.run_until(|_, _| false).await? {
+                return Ok(carried);
+            }
+        }
+    }
+
+    /// As [`Self::run`], until `leaves` says so when a turn begins: then `None`.
+    pub async fn run_until(&mut self, leaves: impl Fn(&A, &B) -> bool) -> io::Result<Option<(u64, u64)>> {
+        loop {
+            let turn = poll_fn(|cx| {
+                if leaves(&self.a, &self.b) {
+                    return Poll::Ready(io::Result::Ok(None));
+                }
+                let Self { a, b, there, back } = &mut *self;
+                match (there.poll(cx, a, b)?, back.poll(cx, b, a)?) {
+                    (Poll::Ready(Turn::Over), Poll::Ready(Turn::Over)) => Poll::Ready(Ok(Some(Turn::Over))),
+                    (Poll::Ready(Turn::Unfinished), _) | (_, Poll::Ready(Turn::Unfinished)) => {
+                        Poll::Ready(Ok(Some(Turn::Unfinished)))
+                    }
+                    _ => Poll::Pending,
+                }
+            });
+            match turn.await? {
+                None => return Ok(None),
+                Some(Turn::Over) => return Ok(Some((self.there.carried, self.back.carried))),
+                // Not only waking oneself: that would come before the runtime looks at its sockets.
+                Some(Turn::Unfinished) => tokio::task::yield_now().await,
+            }
+        }
+    }
+}
+
+/// Carries bytes as [`Relay::run`] does.
 pub async fn relay<A, B>(a: &mut A, b: &mut B) -> io::Result<(u64, u64)>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut there, mut back) = (Direction::default(), Direction::default());
-    loop {
-        let turn = poll_fn(|cx| match (there.poll(cx, a, b)?, back.poll(cx, b, a)?) {
-            (Poll::Ready(Turn::Over), Poll::Ready(Turn::Over)) => Poll::Ready(io::Result::Ok(Turn::Over)),
-            (Poll::Ready(Turn::Unfinished), _) | (_, Poll::Ready(Turn::Unfinished)) => {
-                Poll::Ready(Ok(Turn::Unfinished))
-            }
-            _ => Poll::Pending,
-        });
-        match turn.await? {
-            Turn::Over => return Ok((there.carried, back.carried)),
-            // Not only waking oneself: that would come before the runtime looks at its sockets.
-            Turn::Unfinished => tokio::task::yield_now().await,
-        }
-    }
+    Relay::new(a, b).run().await
 }
 
 /// How a turn of a direction went.

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::faults::user;
-use crate::forward::echo;
-use crate::harness::{TestServer, TestSsh, output, success, wait_for};
+use crate::forward::{echo, exchange};
+use crate::harness::{TestForward, TestServer, TestSsh, output, success, wait_for};
 
 fn server(limits: &str) -> TestServer {
     let os_user = user();
@@ -99,4 +99,32 @@ fn more_nodes_in_a_minute_than_allowed_are_refused() {
     // Where one is already one may go on.
     wait_for("a node that was entered already", || enter("web-2").ok());
     assert_eq!(enter("web-2"), Ok(()));
+}
+
+#[test]
+fn a_limited_forward_carries_everything_and_says_once_that_it_was_held_up() {
+    // Ten seconds' worth pass at once: 200 000 bytes.
+    let server = server("forward_bytes_per_second = 20000\n");
+    let _agent = server.agent("web-1");
+    let forward = TestForward::start(&server, &["web-1", &format!("0:127.0.0.1:{}", echo())]);
+    let alarms = || {
+        let mut alarms = events(&server, "ForwardRateExceeded");
+        alarms.retain(|event| event["additionalEventData"]["sessionId"] == forward.session());
+        alarms
+    };
+    assert_eq!(exchange(forward.port(0), "no wait for a little").unwrap(), "no wait for a little");
+    assert!(alarms().is_empty());
+    let text = "0123456789".repeat(6_000);
+    for _ in 0..2 {
+        assert!(exchange(forward.port(0), &text).unwrap() == text, "something was lost or changed on the way");
+    }
+    wait_for("the alarm", || (!alarms().is_empty()).then_some(()));
+    let alarms = alarms();
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert_eq!(alarms[0]["additionalEventData"]["bytesPerSecond"], 20_000, "{alarms:?}");
+    let owner = alarms[0]["additionalEventData"]["owner"].as_str().unwrap();
+    assert!(owner.ends_with(":user/admin"), "{alarms:?}");
+    // Another session begins with a full bucket of its own.
+    let other = TestForward::start(&server, &["web-1", &format!("0:127.0.0.1:{}", echo())]);
+    assert_eq!(exchange(other.port(0), "at once").unwrap(), "at once");
 }

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -140,6 +141,10 @@ pub struct Limits {
     /// Different nodes on which one principal may start sessions in a minute (T-92).
     #[serde(deserialize_with = "number::<_, 1, 1_000_000>")]
     pub nodes_per_minute: usize,
+    /// Bytes that all connections of one forward session carry in a second, both ways, in the long run (T-92); `None`, 0 in
+    /// the file: as many as there are.
+    #[serde(deserialize_with = "rate")]
+    pub forward_bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Default for Config {
@@ -203,6 +208,7 @@ impl Default for Limits {
             // Wider than T-92's own numbers, which a dozen nodes under Ansible exceed (decision 0027).
             starts_per_minute: 6000,
             nodes_per_minute: 500,
+            forward_bytes_per_second: None,
         }
     }
 }
@@ -307,6 +313,17 @@ fn number<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(deserial
     usize::try_from(value).map_err(|_| refuse())
 }
 
+/// Reads bytes a second; 0 is no limit.
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Ok(None),
+        value @ 1_000..=1_000_000_000_000 => Ok(NonZeroU64::new(value)),
+        value => Err(serde::de::Error::custom(format_args!(
+            "must be 0, for no limit, or lie between 1000 and 1000000000000, not be {value}"
+        ))),
+    }
+}
+
 fn seconds<'de, D: Deserializer<'de>, const LEAST: u64, const MOST: u64>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
@@ -360,6 +377,9 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!(config.session.maximum_duration, Some(Duration::from_secs(3600)));
         assert_eq!((config.limits.requests, config.limits.unauthenticated), (16, 1024));
+        let rate = |text: &str| Config::parse(&format!("[limits]\n{text}")).unwrap().limits.forward_bytes_per_second;
+        assert_eq!((rate(""), rate("forward_bytes_per_second = 0")), (None, None));
+        assert_eq!(rate("forward_bytes_per_second = 10_000_000").map(NonZeroU64::get), Some(10_000_000));
     }
 
     #[test]
@@ -376,6 +396,7 @@ mod tests {
             ("names = [\"a b\"]", "", "no host name"),
             ("[ssh]\nmax_certificate_hours = 4", "", "more than `max_certificate_hours`"),
             ("[ssh]\nmax_certificate_hours = 169", "line 2", "between 1 and 168"),
+            ("[limits]\nforward_bytes_per_second = 999", "line 2", "must be 0, for no limit, or lie between 1000"),
             ("names = [", "line 1", ""),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();

@@ -25,7 +25,7 @@ use crate::{Server, targets};
 
 pub(crate) use nodes::KnownNodes;
 pub(crate) use running::{judge_running, watch_bytes};
-pub(crate) use trail::{Asked, Trail, closed, flush, keep, opened, refused};
+pub(crate) use trail::{Asked, Trail, closed, flush, held_up, keep, opened, refused};
 
 /// Starts a session whose connections may name endpoints that the start did not.
 pub(crate) const DYNAMIC: &str = "munjigi:OpenDynamicForward";

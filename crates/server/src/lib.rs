@@ -71,6 +71,8 @@ pub struct Server {
     pub(crate) recordings: recording::Recordings,
     pub(crate) gateway: gateway::Gateway,
     pub(crate) pace: pace::Pace,
+    /// Where connections are carried that have proved to carry much.
+    pub(crate) bulk: munjigi_link::BulkThreads,
     pub(crate) book: sessions::Book,
     /// People's accounts on nodes.
     pub(crate) accounts: accounts::Accounts,

@@ -17,8 +17,10 @@ use munjigi_core::arn::Deployment;
 use munjigi_core::id::AccountId;
 use munjigi_core::secret::{MasterKey, MasterKeys, Secret};
 use munjigi_core::time::Timestamp;
+use munjigi_link::BulkThreads;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -138,6 +140,7 @@ impl Server {
             recordings,
             gateway: Gateway::default(),
             pace: Pace::default(),
+            bulk: BulkThreads::new(Handle::current().metrics().num_workers(), || {}),
             book,
             accounts: accounts::Accounts::default(),
             nodes_changed: watch::Sender::new(0),

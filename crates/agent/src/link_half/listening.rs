@@ -125,7 +125,7 @@ async fn take(
     let (stream, early) = attached.into_stream();
     let mut stream = MovingStream::staying(stream);
     stream.unread(early);
-    carry(stream, near, &address, port.over()).await;
+    carry(stream, near, address, port.over(), None).await;
 }
 
 fn tcp(socket: OwnedFd) -> std::io::Result<TcpStream> {

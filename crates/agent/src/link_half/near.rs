@@ -26,6 +26,14 @@ impl Near {
         UnixStream::from_std(socket).map(Self::Unix)
     }
 
+    /// Has the socket watched by the runtime in which this is called, instead of the one that it came from.
+    pub(super) fn settled(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => TcpStream::from_std(socket.into_std()?).map(Self::Tcp),
+            Self::Unix(socket) => UnixStream::from_std(socket.into_std()?).map(Self::Unix),
+        }
+    }
+
     /// Lets the peer see a reset, where there is such a thing, when the socket is dropped.
     pub(super) fn reset(&self) {
         if let Self::Tcp(socket) = self {

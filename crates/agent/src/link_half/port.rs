@@ -16,8 +16,8 @@ use munjigi_core::endpoint::Endpoint;
 use munjigi_core::id::SessionId;
 use munjigi_core::wire::message::{Accepted, Connect, Resolved};
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::relay::relay;
-use munjigi_link::{LaneDialer, LaneToken, MovingStream, Opener};
+use munjigi_link::relay::Relay;
+use munjigi_link::{BulkThreads, LaneDialer, LaneToken, MovingStream, Opener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ const MAX_CONNECTIONS: usize = 384;
 const MAX_OF_SESSION: usize = 256;
 /// Most endpoints that a session is known to reach without asking the privileged half again.
 const MAX_KNOWN: usize = 256;
+/// Threads for connections that carry much. The node has other work than ours.
+const BULK_THREADS: usize = 1;
 /// How long the answer may take to be sent.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to judge the addresses of a name.
@@ -109,13 +111,15 @@ pub(crate) struct Ports {
     reach: Reach,
     permits: Arc<Semaphore>,
     last_listener: AtomicU64,
+    bulk: BulkThreads,
 }
 
 impl Ports {
     /// Takes this node's rules and the server's address.
     pub(crate) fn new(rules: Destinations, server: &Url) -> Self {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { reach: Reach::new(rules, server), permits, last_listener: AtomicU64::new(0) }
+        let bulk = BulkThreads::new(BULK_THREADS, || {});
+        Self { reach: Reach::new(rules, server), permits, last_listener: AtomicU64::new(0), bulk }
     }
 
     /// Finds out where the server is now: its addresses are refused to port sessions.
@@ -170,7 +174,7 @@ impl Ports {
             None => MovingStream::staying(stream),
         };
         stream.unread(early);
-        carry(stream, socket, &address, &port.over).await;
+        carry(stream, socket, address, &port.over, Some(&self.bulk)).await;
     }
 
     async fn connect(
@@ -242,14 +246,42 @@ async fn reveal(attached: &mut Attached, addresses: &[std::net::SocketAddr]) -> 
 }
 
 /// Carries bytes both ways until both directions have ended. What breaks on one side breaks on the other: a socket is
-/// closed with a reset, a stream by being dropped.
-pub(super) async fn carry(mut stream: MovingStream, mut socket: Near, address: &str, over: &CancellationToken) {
-    let carried = over.run_until_cancelled(relay(&mut stream, &mut socket));
-    let carried = carried.await.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()));
-    if let Err(error) = carried {
-        tracing::debug!(%error, address, "a connection broke");
-        socket.reset();
+/// closed with a reset, a stream by being dropped. With `bulk` they go on there once the stream has a lane.
+pub(super) async fn carry(
+    stream: MovingStream,
+    socket: Near,
+    address: String,
+    over: &CancellationToken,
+    bulk: Option<&BulkThreads>,
+) {
+    let berth = stream.berth();
+    let mut carrying = Relay::new(stream, socket);
+    let leaves = |_: &MovingStream, _: &Near| bulk.is_some() && berth.has_lane();
+    match (over.run_until_cancelled(carrying.run_until(leaves)).await, bulk) {
+        (Some(Ok(Some(_))), _) => {}
+        (Some(Ok(None)), Some(bulk)) => {
+            berth.goes_elsewhere();
+            let over = over.clone();
+            let carried = async move {
+                let mut carrying = carrying.try_map_b(Near::settled)?;
+                match over.run_until_cancelled(carrying.run()).await {
+                    Some(Ok(_)) => {}
+                    broken => broke(broken, carrying, &address),
+                }
+                io::Result::Ok(())
+            };
+            if let Err(error) = bulk.run(carried).await {
+                tracing::warn!(%error, "a connection broke on its way to the thread for bulk");
+            }
+        }
+        (broken, _) => broke(broken, carrying, &address),
     }
+}
+
+fn broke<T>(why: Option<io::Result<T>>, carrying: Relay<MovingStream, Near>, address: &str) {
+    let error = why.and_then(Result::err).unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
+    tracing::debug!(%error, address, "a connection broke");
+    carrying.into_ends().1.reset();
 }
 
 fn over() -> StartRefused {

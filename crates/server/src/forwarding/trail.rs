@@ -3,6 +3,7 @@
 //! Those that were allowed are written without anybody waiting for the disk; a refusal by policy is durable before it is
 //! answered.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use munjigi_core::audit::AuditRecord;
@@ -160,6 +161,18 @@ pub(crate) async fn closed(server: &Server, facts: &SessionFacts, ended: &Ended)
         "endReason": why,
     });
     hand_in(server, data_event(service_event(server, "CloseConnection", details, None))).await;
+}
+
+/// Writes down that a session carries as much as it may and would carry more: worth an alarm (T-92).
+pub(crate) async fn held_up(server: &Server, facts: &SessionFacts, rate: NonZeroU64) {
+    tracing::info!(session = %facts.id, bytes_per_second = rate, "a forward is held to the rate that is allowed");
+    let details = json!({
+        "sessionId": facts.id,
+        "target": facts.node,
+        "owner": facts.owner,
+        "bytesPerSecond": rate,
+    });
+    hand_in(server, service_event(server, "ForwardRateExceeded", details, None)).await;
 }
 
 fn event<'a>(server: &'a Server, asked: Asked<'a>) -> Event<'a> {

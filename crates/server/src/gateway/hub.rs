@@ -5,6 +5,7 @@
 //! The loop names everything that can happen in [`Happened`]; each is one method.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use munjigi_core::session::{EndReason, TerminalSize};
@@ -107,6 +108,8 @@ pub struct Hub {
     connections: ConnectionSummary,
     /// Connections of a forward session that ended, for the trail.
     ends: Ends,
+    /// The rate by which connections were held up, for the trail.
+    held_up_at: Option<NonZeroU64>,
     /// Number of the newest event in the recording, as the recorder counts them.
     recorded: u64,
     /// Under strict recording: up to which recorded event how many events of statements are not yet on the disk.
@@ -177,6 +180,7 @@ impl Hub {
             ports: parts.ports,
             connections: ConnectionSummary::default(),
             ends: Ends::default(),
+            held_up_at: None,
             recorded: 0,
             unstored: VecDeque::new(),
             times,

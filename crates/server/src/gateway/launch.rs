@@ -176,7 +176,8 @@ fn spawn(
     let (outcome_tx, outcome) = watch::channel(None);
     let ports = (facts.kind == SessionKind::Port).then(|| {
         let granted = Granted::new(facts.endpoints.clone());
-        Arc::new(Ledger::new(held.last_connection, facts.limits.idle_counts_output, granted))
+        let ledger = Ledger::new(held.last_connection, facts.limits.idle_counts_output, granted);
+        Arc::new(ledger.with_rate(server.config.limits.forward_bytes_per_second))
     });
     let handle = Handle { facts: facts.clone(), log: log.clone(), outcome, ports: ports.clone(), orders: orders_tx };
     server.gateway.remember(handle);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use munjigi_core::grant::Epoch;
 use munjigi_core::id::NodeId;
 use munjigi_core::time::Timestamp;
-use munjigi_link::{LaneToken, Opener};
+use munjigi_link::{Berth, LaneToken, Opener};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -90,12 +90,15 @@ impl NodeLink {
     }
 
     /// Opens a stream to the node's agent that may carry much: with the token it may dial a lane for it.
-    pub(crate) async fn open_moving(&self, lanes: &Arc<Lanes>) -> Result<(NodeStream, Option<LaneToken>), OpenError> {
-        let NodeOpener::Link(opener) = &self.opener else { return Ok((self.open().await?, None)) };
+    pub(crate) async fn open_moving(&self, lanes: &Arc<Lanes>) -> Result<Moving, OpenError> {
+        let NodeOpener::Link(opener) = &self.opener else {
+            return Ok(Moving { stream: self.open().await?, berth: None, token: None });
+        };
         let opened = tokio::time::timeout(OPEN_LIMIT, opener.open()).await;
         let (stream, token) =
             lanes.expect(opened.map_err(|_| OpenError::TimedOut)??, LaneOwner::Node(self.node.clone()));
-        Ok((Box::new(stream), token))
+        let berth = Some(stream.berth());
+        Ok(Moving { stream: Box::new(stream), berth, token })
     }
 
     /// Opens a stream to the node's agent.
@@ -108,6 +111,16 @@ impl NodeLink {
             NodeOpener::Aws(link) => link.open().ok_or(OpenError::Stopping),
         }
     }
+}
+
+/// A stream to a node that may carry much.
+pub(crate) struct Moving {
+    /// Its bytes.
+    pub(crate) stream: NodeStream,
+    /// What knows of its lanes, if it may have any.
+    pub(crate) berth: Option<Arc<Berth>>,
+    /// With this a lane may be dialled for it.
+    pub(crate) token: Option<LaneToken>,
 }
 
 /// What became of a node that connected.

@@ -8,6 +8,7 @@ mod ends;
 mod granted;
 mod journal;
 mod ledger;
+mod rate;
 mod relay;
 mod stream;
 mod summary;
@@ -22,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::{Endpoint, NodePath};
 use munjigi_core::wire::message::{Connect, EndpointWish, Go, MAX_RESOLVED, Open, Refused, Resolved, open};
 use munjigi_core::wire::{Frame, FrameSet};
+use munjigi_link::Berth;
 use munjigi_link::framed::FrameReader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
@@ -30,12 +32,12 @@ pub use ends::{Ended, Ends};
 pub use granted::Granted;
 pub use journal::Journal;
 pub use ledger::{Ledger, Reached};
-pub use relay::relay;
 pub(in crate::gateway) use relay::send;
+pub use relay::{relay, relay_bulk};
 pub use stream::PortStream;
 pub use summary::ConnectionSummary;
 
-use super::nodes::NodeStream;
+use super::nodes::{Moving, NodeStream};
 use super::{Handle, launch};
 use crate::Server;
 use crate::door::{Decided, RequestMeta};
@@ -142,7 +144,7 @@ impl PortSession {
     pub async fn connect(&self) -> Result<PortStream, PortError> {
         match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
             (None, [Endpoint::Files(_) | Endpoint::Rsync(_)]) => Err(PortError::OnlyFollowed),
-            (None, [only]) => self.make(only, None).await,
+            (None, [only]) => self.make(only, &[], None).await,
             _ => Err(PortError::NoEndpoint),
         }
     }
@@ -152,6 +154,18 @@ impl PortSession {
     pub async fn connect_to(
         &self,
         endpoint: Option<Endpoint>,
+        caller: &Caller,
+        request: &RequestMeta,
+    ) -> Result<PortStream, PortError> {
+        self.connect_saying(endpoint, &[], caller, request).await
+    }
+
+    /// As [`Self::connect_to`], with what is to be said first, so that it goes with the wish. Whether it did,
+    /// [`PortStream::said`] tells; if not, the caller says it.
+    pub async fn connect_saying(
+        &self,
+        endpoint: Option<Endpoint>,
+        early: &[u8],
         caller: &Caller,
         request: &RequestMeta,
     ) -> Result<PortStream, PortError> {
@@ -167,8 +181,8 @@ impl PortSession {
         }
         let named = facts.endpoints.contains(&endpoint);
         match &facts.forward {
-            Some(_) => self.make(&endpoint, Some((caller, request))).await,
-            None if named => self.make(&endpoint, None).await,
+            Some(_) => self.make(&endpoint, early, Some((caller, request))).await,
+            None if named => self.make(&endpoint, early, None).await,
             None => Err(PortError::NotNamed(endpoint)),
         }
     }
@@ -181,7 +195,7 @@ impl PortSession {
     ) -> Result<PortStream, PortError> {
         match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
             (Some(_), [only @ (Endpoint::Files(_) | Endpoint::Rsync(_))]) => {
-                self.make(only, Some((caller, request))).await
+                self.make(only, &[], Some((caller, request))).await
             }
             _ => Err(PortError::NoEndpoint),
         }
@@ -205,7 +219,12 @@ impl PortSession {
         Ok(PortStream::new(stream, early, address, connection, self.ledger.clone()))
     }
 
-    async fn make(&self, endpoint: &Endpoint, asker: Option<(&Caller, &RequestMeta)>) -> Result<PortStream, PortError> {
+    async fn make(
+        &self,
+        endpoint: &Endpoint,
+        early: &[u8],
+        asker: Option<(&Caller, &RequestMeta)>,
+    ) -> Result<PortStream, PortError> {
         let facts = &self.handle.facts;
         let asked = asker.map(|(caller, request)| Asked { caller, request, facts });
         let mut decided = Vec::new();
@@ -213,17 +232,18 @@ impl PortSession {
         let made = match &attempt {
             Ok(_) => {
                 // On the heap: every door would hold it otherwise.
-                let made = Box::pin(self.judge_and_open(endpoint, asked, &mut decided));
+                let made = Box::pin(self.judge_and_open(endpoint, early, asked, &mut decided));
                 self.ledger.over().run_until_cancelled(made).await.unwrap_or(Err(PortError::Ended))
             }
             Err(error) => Err(error.clone()),
         };
         match (made, attempt) {
-            (Ok(Opened { stream, early, address, listener }), Ok(attempt)) => {
+            (Ok(Opened { stream, berth, early: answer, address, listener, said }), Ok(attempt)) => {
                 let number = attempt.number();
                 let connection = self.ledger.opened(attempt, endpoint, &address)?;
-                let stream = PortStream::new(stream, early, address, connection, self.ledger.clone());
-                let stream = stream.with_listener(listener);
+                let stream = PortStream::new(stream, answer, address, connection, self.ledger.clone());
+                let stream = stream.with_listener(listener).with_berth(berth);
+                let stream = stream.having_said(early.get(..said).unwrap_or_default());
                 if let Some(asked) = asked {
                     let to = endpoint.to_string();
                     forwarding::opened(&self.server, asked, number, &to, stream.address()).await;
@@ -251,6 +271,7 @@ impl PortSession {
     async fn judge_and_open(
         &self,
         endpoint: &Endpoint,
+        said: &[u8],
         asked: Option<Asked<'_>>,
         decided: &mut Vec<Decided>,
     ) -> Result<Opened, PortError> {
@@ -265,11 +286,11 @@ impl PortSession {
         }
         let granted = self.ledger.granted();
         let without = granted.contains(endpoint);
-        let opened = self.open(endpoint, !without, reveal, decided).await;
+        let opened = self.open(endpoint, said, !without, reveal, decided).await;
         let opened = match opened {
             // The node has forgotten it, or never got it.
             Err(PortError::Refused { code, .. }) if without && code == GRANT_REQUIRED => {
-                self.open(endpoint, true, reveal, decided).await
+                self.open(endpoint, said, true, reveal, decided).await
             }
             opened => opened,
         };
@@ -305,6 +326,7 @@ impl PortSession {
     async fn open(
         &self,
         endpoint: &Endpoint,
+        said: &[u8],
         with_grant: bool,
         reveal: Option<Asked<'_>>,
         decided: &mut Vec<Decided>,
@@ -314,7 +336,7 @@ impl PortSession {
         let link = self.server.gateway.nodes.get(&facts.node).filter(|link| link.epoch == facts.epoch);
         let link = link.ok_or_else(not_connected)?;
         let opened = link.open_moving(&self.server.gateway.lanes).await;
-        let (stream, token) = opened.map_err(|_| not_connected())?;
+        let Moving { stream, berth, token } = opened.map_err(|_| not_connected())?;
         let lane = token.map(|token| Bytes::copy_from_slice(token.as_bytes())).unwrap_or_default();
         let grant = match with_grant {
             true => launch::extension(&self.server, facts, endpoint, &link),
@@ -324,9 +346,11 @@ impl PortSession {
         let wished = Some(EndpointWish::from(endpoint));
         let wish = Connect { session_id, endpoint: wished, grant, reveal: reveal.is_some(), lane };
         let open = Frame::Open(Box::new(Open { wish: Some(open::Wish::Connect(wish)) }));
+        // Nothing goes to a node that policy may still have something against.
+        let said = if reveal.is_none() { said } else { &[] };
         let conversation = async {
             let mut reader = FrameReader::new(stream);
-            say(&mut reader, &open).await.ok_or_else(not_connected)?;
+            say(&mut reader, &open, said).await.ok_or_else(not_connected)?;
             if let Some(asked) = reveal {
                 let resolved = match hear(&mut reader, FrameSet::RESOLUTION).await.ok_or_else(not_connected)? {
                     Frame::Resolved(resolved) => resolved,
@@ -335,7 +359,7 @@ impl PortSession {
                     _ => return Err(not_connected()),
                 };
                 let verdict = self.judge_addresses(endpoint, &resolved, asked, decided).await;
-                say(&mut reader, &answer(&verdict)).await.ok_or_else(not_connected)?;
+                say(&mut reader, &answer(&verdict), &[]).await.ok_or_else(not_connected)?;
                 verdict?;
             }
             match hear(&mut reader, FrameSet::ANSWER).await.ok_or_else(not_connected)? {
@@ -353,7 +377,7 @@ impl PortSession {
                         | Endpoint::Files(_)
                         | Endpoint::Rsync(_) => endpoint.to_string(),
                     };
-                    Ok(Opened { stream, early, address, listener })
+                    Ok(Opened { stream, berth, early, address, listener, said: said.len() })
                 }
                 Frame::Refused(refused) => Err(from_node(refused)),
                 // FrameSet::ANSWER lets nothing else through.
@@ -389,18 +413,24 @@ impl PortSession {
 struct Opened {
     /// On which the connection's bytes travel.
     stream: NodeStream,
+    /// What knows of the stream's lanes, if it may have any.
+    berth: Option<Arc<Berth>>,
     /// What came behind the node's answer.
     early: BytesMut,
     /// Where the node connected to, or listens.
     address: String,
     /// Number of the listener, if it listens.
     listener: u64,
+    /// So many bytes went with the wish.
+    said: usize,
 }
 
-async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame) -> Option<()> {
+/// Sends a frame, and behind it what the destination gets.
+async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame, behind: &[u8]) -> Option<()> {
     let mut bytes = BytesMut::new();
     // A path, a grant of one endpoint and a few addresses fit a frame by far.
     frame.encode(&mut bytes).ok()?;
+    bytes.extend_from_slice(behind);
     let stream = reader.get_mut();
     stream.write_all(&bytes).await.ok()?;
     stream.flush().await.ok()

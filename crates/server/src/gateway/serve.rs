@@ -272,7 +272,10 @@ async fn connect(
     let listen = endpoint.clone().filter(Endpoint::listens);
     let reached = endpoint.as_ref().or_else(|| facts.endpoints.first());
     let files = reached.and_then(copying::direction).zip(reached.cloned());
-    let connection = match session.connect_to(endpoint, caller, request).await {
+    // Where nobody reads along, what the client says already goes with the wish: its answer is there a round trip earlier.
+    let is_plain = listen.is_none() && files.is_none() && facts.target().is_none_or(|target| !target.inspect);
+    let early = if is_plain { stream.reader.buffered() } else { &[] };
+    let connection = match session.connect_saying(endpoint, early, caller, request).await {
         Ok(connection) => connection,
         Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
     };
@@ -294,7 +297,10 @@ async fn connect(
         incoming::register(server, facts.id.clone(), connection.listener(), Client::Link(opener), listen)
     });
     let Some(client) = accept_connection(server, owner, stream, &session, &connection).await else { return };
-    super::forward::carry(server, client, connection, eyes).await;
+    match eyes {
+        None => ports::relay_bulk(server, client, connection).await,
+        eyes => super::forward::carry(server, client, connection, eyes).await,
+    }
 }
 
 /// Is the server of an SSH connection that the caller's own client brings.
@@ -346,7 +352,9 @@ async fn accept_connection(
         listener: connection.listener(),
         ..Accepted::default()
     };
-    accept(server, owner, stream, accepted).await
+    let mut client = accept(server, owner, stream, accepted).await?;
+    client.skip_unread(connection.said());
+    Some(client)
 }
 
 /// Answers that a stream carries bytes from now on; returns the client's end of it. With the token in the answer the

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{Accepted, Connect, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::framed::{FrameReader, FrameWriter};
+use munjigi_link::framed::FrameReader;
 use munjigi_link::{MovingStream, Opener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -259,17 +259,24 @@ impl<'n> Early<'n> {
 async fn open(up: &Up, endpoint: Option<&Endpoint>, early: &mut Early<'_>) -> Result<(Far, Accepted), ConnectError> {
     let broken = |why: String| ConnectError::Broken(why);
     let stream = up.opener.open().await.map_err(|error| broken(error.to_string()))?;
-    let (read, write) = tokio::io::split(stream);
-    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let (read, mut write) = tokio::io::split(stream);
+    let mut reader = FrameReader::new(read);
     let wish = open::Wish::Connect(Connect {
         session_id: up.session_id.clone(),
         endpoint: endpoint.map(Into::into),
         ..Connect::default()
     });
-    writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).map_err(|error| broken(error.to_string()))?;
-    writer.flush().await.map_err(|error| broken(why(&error)))?;
-    let mut write = writer.into_inner();
-    let mut say = Bytes::copy_from_slice(&early.bytes);
+    let mut wished = BytesMut::new();
+    let open = Frame::Open(Box::new(Open { wish: Some(wish) }));
+    open.encode(&mut wished).map_err(|error| broken(error.to_string()))?;
+    // What is there already travels in the same message: the server sends it on with its own wish.
+    tokio::select! {
+        biased;
+        _ = early.more() => {}
+        () = std::future::ready(()) => {}
+    }
+    wished.extend_from_slice(&early.bytes);
+    let mut say = wished.freeze();
     let answer = loop {
         if write.write_all(&say).await.is_err() || write.flush().await.is_err() {
             // The answer says why.

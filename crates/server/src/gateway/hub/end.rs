@@ -87,13 +87,17 @@ impl Hub {
             }
             self.record_at(at, kind);
         }
+        self.held_up_at = taken.held_up_at.or(self.held_up_at);
         if self.facts.limits.strict_recording && !self.recording_is_broken {
             self.unstored.push_back((self.recorded, taken.statements));
         }
     }
 
-    /// Has the ends of connections written into the trail.
+    /// Has the ends of connections written into the trail, and that they are held up, once.
     pub(super) async fn audit_ends(&mut self) {
+        if let Some(rate) = self.held_up_at.take() {
+            crate::forwarding::held_up(&self.server, &self.facts, rate).await;
+        }
         for ended in self.ends.take() {
             crate::forwarding::closed(&self.server, &self.facts, &ended).await;
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::rate::{Bucket, Paced};
 use super::{Granted, PortError};
 use crate::{clock, lock};
 
@@ -67,6 +69,11 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// Returns what the connection goes to.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Returns what is cancelled when the connection is cut.
     pub(super) fn cut(&self) -> &CancellationToken {
         &self.cut
@@ -120,6 +127,8 @@ pub(in crate::gateway) struct Taken {
     pub(in crate::gateway) events: Vec<(Timestamp, EventKind)>,
     /// How many events of statements were noted up to here, for [`Ledger::statements_stored`].
     pub(in crate::gateway) statements: u64,
+    /// The rate in bytes a second, if a connection was held up by it for the first time.
+    pub(in crate::gateway) held_up_at: Option<NonZeroU64>,
 }
 
 /// The connections of one session.
@@ -137,6 +146,10 @@ pub struct Ledger {
     stored: watch::Sender<u64>,
     /// Whether bytes to the client count as activity.
     outward_counts: bool,
+    /// How fast its connections carry, if that is limited.
+    bucket: Option<Arc<Bucket>>,
+    /// That limit has held a connection up, and the hub has not taken it yet.
+    held_up: AtomicBool,
     begun: Instant,
     /// Milliseconds since `begun` of the newest activity.
     active: AtomicU64,
@@ -150,6 +163,8 @@ impl Ledger {
     /// Begins; connections are counted on from `last_number`.
     pub(in crate::gateway) fn new(last_number: u64, outward_counts: bool, granted: Granted) -> Self {
         Self {
+            bucket: None,
+            held_up: AtomicBool::new(false),
             granted,
             watched: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(Self::MAX_CONNECTIONS)),
@@ -163,6 +178,29 @@ impl Ledger {
             active: AtomicU64::new(0),
             has_activity: AtomicBool::new(false),
         }
+    }
+
+    /// Limits how fast its connections carry, in bytes a second (T-92).
+    pub(in crate::gateway) fn with_rate(mut self, rate: Option<NonZeroU64>) -> Self {
+        self.bucket = rate.map(|rate| Arc::new(Bucket::new(rate)));
+        self
+    }
+
+    /// Returns what limits a connection to this endpoint. Files have no limit: they are no forward.
+    pub(super) fn paced(&self, endpoint: &Endpoint) -> Option<Paced> {
+        let is_forward = match endpoint {
+            Endpoint::Tcp(_) | Endpoint::Unix(_) | Endpoint::Listen(_) | Endpoint::ListenUnix(_) => true,
+            Endpoint::Agent | Endpoint::Upload(_) | Endpoint::Download(_) | Endpoint::Files(_) | Endpoint::Rsync(_) => {
+                false
+            }
+        };
+        self.bucket.clone().filter(|_| is_forward).map(Paced::of)
+    }
+
+    /// Takes note, for the hub, that the limit holds a connection up.
+    pub(super) fn held_up(&self) {
+        self.held_up.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     pub(super) fn granted(&self) -> &Granted {
@@ -332,8 +370,10 @@ impl Ledger {
         let mut book = lock(&self.book);
         let (events, statements) = (std::mem::take(&mut book.events), book.statements);
         drop(book);
+        let is_held_up = self.held_up.swap(false, Ordering::Relaxed);
+        let held_up_at = self.bucket.as_ref().filter(|_| is_held_up).map(|bucket| bucket.rate());
         // Places and room become free here.
-        Taken { events: events.into_iter().map(|(at, event, _)| (at, event)).collect(), statements }
+        Taken { events: events.into_iter().map(|(at, event, _)| (at, event)).collect(), statements, held_up_at }
     }
 
     /// Cuts all connections; no further one is made. What is left to record comes with [`Self::take`].

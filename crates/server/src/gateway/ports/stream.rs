@@ -4,19 +4,23 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use munjigi_link::Berth;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::ledger::{Ledger, Live};
+use super::rate::Paced;
 use crate::gateway::nodes::NodeStream;
 
 /// A connection. `shutdown` ends the direction to the destination and leaves the other one open; dropping it breaks
 /// what has not ended. When the session ends both directions fail with [`io::ErrorKind::ConnectionAborted`].
 pub struct PortStream {
     raw: NodeStream,
+    /// What knows of its lanes, if it may have any.
+    berth: Option<Arc<Berth>>,
     /// What came behind the node's answer.
     early: BytesMut,
     address: String,
@@ -28,6 +32,9 @@ pub struct PortStream {
     write_ended: bool,
     broken: Option<String>,
     listener: u64,
+    said: usize,
+    /// What limits how fast it carries, if something does.
+    paced: Option<Box<Paced>>,
 }
 
 const READING: usize = 0;
@@ -35,9 +42,11 @@ const WRITING: usize = 1;
 
 impl PortStream {
     pub(super) fn new(raw: NodeStream, early: BytesMut, address: String, live: Arc<Live>, ledger: Arc<Ledger>) -> Self {
+        let paced = ledger.paced(live.endpoint()).map(Box::new);
         let over = [(); 2].map(|()| Box::pin(live.cut().clone().cancelled_owned()));
         Self {
             raw,
+            berth: None,
             early,
             address,
             live,
@@ -47,7 +56,35 @@ impl PortStream {
             write_ended: false,
             broken: None,
             listener: 0,
+            said: 0,
+            paced,
         }
+    }
+
+    /// Says what knows of the node's lanes.
+    pub(super) fn with_berth(mut self, berth: Option<Arc<Berth>>) -> Self {
+        self.berth = berth;
+        self
+    }
+
+    /// Returns what knows of the node's lanes, if it may have any.
+    pub(super) fn berth(&self) -> Option<Arc<Berth>> {
+        self.berth.clone()
+    }
+
+    /// Counts what went to the destination with the wish.
+    pub(super) fn having_said(mut self, bytes: &[u8]) -> Self {
+        if !bytes.is_empty() {
+            self.said = bytes.len();
+            self.carried(bytes.len());
+            self.ledger.carried_in(&self.live, bytes);
+        }
+        self
+    }
+
+    /// Returns how many bytes went to the destination with the wish.
+    pub fn said(&self) -> usize {
+        self.said
     }
 
     /// Names the listener that this stream stands for.
@@ -82,6 +119,20 @@ impl PortStream {
         if over { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
+    /// Waits until a direction may carry more (T-92).
+    fn poll_pace(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.paced {
+            Some(paced) => paced.poll(direction, cx, || self.ledger.held_up()),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn carried(&self, count: usize) {
+        if let Some(paced) = &self.paced {
+            paced.took(count);
+        }
+    }
+
     fn note<T>(&mut self, result: &io::Result<T>) {
         if let Err(error) = result {
             self.broken.get_or_insert_with(|| error.to_string());
@@ -93,9 +144,10 @@ impl AsyncRead for PortStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(READING, cx)?;
+        ready!(this.poll_pace(READING, cx));
         let before = buf.filled().len();
         let result = if this.early.is_empty() {
-            std::task::ready!(Pin::new(&mut this.raw).poll_read(cx, buf))
+            ready!(Pin::new(&mut this.raw).poll_read(cx, buf))
         } else {
             let count = this.early.len().min(buf.remaining());
             buf.put_slice(this.early.get(..count).unwrap_or_default());
@@ -104,6 +156,7 @@ impl AsyncRead for PortStream {
         };
         let new = buf.filled().get(before..).unwrap_or_default();
         this.ledger.carried_out(&this.live, new);
+        this.carried(new.len());
         this.read_ended |= result.is_ok() && new.is_empty() && buf.remaining() > 0;
         this.note(&result);
         Poll::Ready(result)
@@ -114,8 +167,10 @@ impl AsyncWrite for PortStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check(WRITING, cx)?;
-        let result = std::task::ready!(Pin::new(&mut this.raw).poll_write(cx, buf));
+        ready!(this.poll_pace(WRITING, cx));
+        let result = ready!(Pin::new(&mut this.raw).poll_write(cx, buf));
         if let Ok(count) = &result {
+            this.carried(*count);
             this.ledger.carried_in(&this.live, buf.get(..*count).unwrap_or_default());
         }
         this.note(&result);
@@ -125,7 +180,7 @@ impl AsyncWrite for PortStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(WRITING, cx)?;
-        let result = std::task::ready!(Pin::new(&mut this.raw).poll_flush(cx));
+        let result = ready!(Pin::new(&mut this.raw).poll_flush(cx));
         this.note(&result);
         Poll::Ready(result)
     }
@@ -133,7 +188,7 @@ impl AsyncWrite for PortStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(WRITING, cx)?;
-        let result = std::task::ready!(Pin::new(&mut this.raw).poll_shutdown(cx));
+        let result = ready!(Pin::new(&mut this.raw).poll_shutdown(cx));
         this.write_ended |= result.is_ok();
         this.note(&result);
         Poll::Ready(result)

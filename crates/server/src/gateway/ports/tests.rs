@@ -1,4 +1,5 @@
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -93,6 +94,57 @@ async fn the_end_of_the_session_cuts_what_is_open_and_makes_nothing_new() {
     drop(stream);
     assert_eq!(numbers(&taken(&ledger)), [('o', 1), ('c', 1)]);
     assert_eq!(ledger.attempt().err(), Some(PortError::Ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connections_of_a_limited_session_carry_its_bucket_and_then_its_rate() {
+    use tokio::io::AsyncReadExt as _;
+
+    const SECONDS: u64 = 30;
+    let rate = NonZeroU64::new(1000).unwrap();
+    let ledger = Arc::new(Ledger::new(0, false, Granted::new(Vec::new())).with_rate(Some(rate)));
+    let ((mut one, mut one_far), (mut two, mut two_far)) = (stream(&ledger), stream(&ledger));
+    // One carries as much as it may to the node and the other one from it.
+    let inward = async {
+        loop {
+            one.write_all(&[1; 512]).await.unwrap();
+        }
+    };
+    let outward = async {
+        let mut space = [0; 512];
+        loop {
+            two.read_exact(&mut space).await.unwrap();
+        }
+    };
+    let taking = async {
+        let mut space = [0; 512];
+        loop {
+            one_far.read_exact(&mut space).await.unwrap();
+        }
+    };
+    let giving = async {
+        loop {
+            two_far.write_all(&[2; 512]).await.unwrap();
+        }
+    };
+    let all = async { tokio::join!(inward, outward, taking, giving) };
+    tokio::time::timeout(Duration::from_secs(SECONDS), all).await.unwrap_err();
+    let most = rate.get() * (rate::BURST.as_secs() + SECONDS);
+    let carried = ledger.carried();
+    // A piece of each connection may be ahead, and a timer is a millisecond late.
+    assert!((most - 10..=most + 2 * 512).contains(&carried), "{carried} of {most}");
+    assert_eq!(ledger.take().held_up_at, Some(rate));
+    assert_eq!(ledger.take().held_up_at, None, "that is said once");
+}
+
+#[test]
+fn files_and_sessions_without_a_rate_are_not_held_up() {
+    let ledger = || Ledger::new(0, false, Granted::new(Vec::new()));
+    let limited = ledger().with_rate(NonZeroU64::new(1000));
+    let forward: Endpoint = DESTINATION.parse().unwrap();
+    let files = Endpoint::Files(munjigi_core::endpoint::FileAccess::Both);
+    assert!(limited.paced(&forward).is_some() && limited.paced(&files).is_none());
+    assert!(ledger().with_rate(None).paced(&forward).is_none());
 }
 
 #[tokio::test]

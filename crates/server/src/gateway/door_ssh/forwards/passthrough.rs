@@ -49,7 +49,7 @@ impl PassedThrough {
     pub(crate) async fn carry(self, server: &Arc<Server>, client: Option<MovingStream>) {
         let Self { session, connection, _control } = self;
         match client {
-            Some(client) => ports::relay(client, connection).await,
+            Some(client) => ports::relay_bulk(server, client, connection).await,
             None => drop(connection),
         }
         end(server, &session, "the SSH connection ended").await;

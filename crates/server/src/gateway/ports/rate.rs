@@ -102,8 +102,8 @@ mod tests {
 
     const RATE: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 
-    #[tokio::test(start_paused = true)]
-    async fn a_bucket_lets_its_size_pass_and_then_its_rate() {
+    #[test]
+    fn a_bucket_lets_its_size_pass_and_then_its_rate() {
         let (bucket, begun) = (Bucket::new(RATE), Instant::now());
         let at = |millis: u64| begun + Duration::from_millis(millis);
         bucket.take(10_000, at(0));
@@ -119,6 +119,26 @@ mod tests {
         assert_eq!(bucket.wait(at(later)), None);
         bucket.take(2_000, at(later));
         assert_eq!(bucket.wait(at(later)), Some(at(later + 2_000)));
+    }
+
+    #[test]
+    fn in_any_time_it_lets_pass_its_size_and_the_rate_of_that_time() {
+        // Pieces of any size, in a time that passes only while somebody waits for it.
+        for piece in [1, 7, 512, 5_000, 20_000] {
+            let (bucket, begun) = (Bucket::new(RATE), Instant::now());
+            let (mut now, mut carried) = (begun, 0);
+            while now < begun + Duration::from_secs(3600) {
+                match bucket.wait(now) {
+                    Some(until) => now = until,
+                    None => {
+                        bucket.take(piece, now);
+                        carried += piece;
+                    }
+                }
+            }
+            let most = 1000 * (BURST.as_secs() as usize + 3600);
+            assert!((most..=most + 2 * piece).contains(&carried), "{carried} of {most} by pieces of {piece}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! through to a node's own sshd.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use serde_json::{Value, json};
 
 use crate::faults::user;
-use crate::forward::{closed, curl, echo, exchange, exchange_much, web};
+use crate::forward::{closed, curl, echo, exchange, exchange_much, serving, web};
 use crate::harness::ssh::Ran;
 use crate::harness::{TestServer, TestSsh, TestSshd, output, success, wait_for};
 
@@ -85,6 +85,31 @@ fn exchange_at(path: &Path, text: &str) -> std::io::Result<String> {
     let mut heard = String::new();
     socket.read_to_string(&mut heard)?;
     Ok(heard)
+}
+
+#[test]
+fn an_upload_goes_on_when_the_server_wants_other_keys_in_the_middle() {
+    // That is after a gibibyte, when as much is under way as the channel's window allows.
+    const BLOCKS: u64 = 1100;
+    let server = TestServer::start();
+    let _agent = server.agent("web-1");
+    let ssh = TestSsh::of(&server);
+    let counting = serving(|mut socket| {
+        let count = std::io::copy(&mut socket, &mut std::io::sink()).unwrap_or(0);
+        let _ = write!(socket, "{count}");
+    });
+    let port = closed();
+    let leads = format!("{port}:localhost:{counting}");
+    let _tunnel = Tunnel::start(&ssh, &["-l", &user(), "-L", &leads, "web-1.munjigi"]);
+    let mut socket = wait_for("the forward to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let block = vec![7; 1 << 20];
+    for number in 0..BLOCKS {
+        socket.write_all(&block).unwrap_or_else(|error| panic!("it broke after {number} MiB: {error}"));
+    }
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    socket.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, (BLOCKS << 20).to_string());
 }
 
 #[test]

@@ -230,6 +230,8 @@ pub(crate) struct Early<'n> {
 impl<'n> Early<'n> {
     /// Most of it, in bytes; the rest follows when the connection stands.
     const MOST: usize = 16 * 1024;
+    /// Most that travels in the same message as the wish: requests, and the first words of logins.
+    const AT_FIRST: usize = 4 * 1024;
 
     /// Nothing is said early.
     pub(crate) fn none() -> Early<'static> {
@@ -239,6 +241,15 @@ impl<'n> Early<'n> {
     /// Whatever comes from `near`.
     pub(crate) fn from(near: &'n mut Near) -> Self {
         Self { near: Some(near), bytes: BytesMut::new() }
+    }
+
+    /// Takes what is there already, if nothing was taken yet.
+    fn take_what_is_there(&mut self) {
+        if let Some(near) = self.near.as_deref().filter(|_| self.bytes.is_empty()) {
+            let mut space = [0; Self::AT_FIRST];
+            let count = near.read_now(&mut space);
+            self.bytes.extend_from_slice(space.get(..count).unwrap_or_default());
+        }
     }
 
     /// Waits for more, and returns it. Safe to drop and call again.
@@ -270,11 +281,7 @@ async fn open(up: &Up, endpoint: Option<&Endpoint>, early: &mut Early<'_>) -> Re
     let open = Frame::Open(Box::new(Open { wish: Some(wish) }));
     open.encode(&mut wished).map_err(|error| broken(error.to_string()))?;
     // What is there already travels in the same message: the server sends it on with its own wish.
-    tokio::select! {
-        biased;
-        _ = early.more() => {}
-        () = std::future::ready(()) => {}
-    }
+    early.take_what_is_there();
     wished.extend_from_slice(&early.bytes);
     let mut say = wished.freeze();
     let answer = loop {

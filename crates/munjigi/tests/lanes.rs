@@ -154,6 +154,8 @@ fn a_gibibyte_each_way_at_once_arrives_unchanged_over_lanes_and_is_accounted_for
     // Two links, and a lane on each leg.
     assert!(most >= 4, "{most} connections to the server: the bytes did not move to lanes");
     let session = forward.session();
+    // Only then the server has heard of both ends: it is told after this machine, on a thread of its own.
+    event(&server, "CloseConnection", &session);
     forward.process.signal(Signal::SIGTERM);
     drop(forward);
     let bytes = BLOCKS * BLOCK as u64;

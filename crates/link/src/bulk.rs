@@ -130,12 +130,12 @@ mod tests {
             // The sender is in the work: the receiver notices when that is gone.
             kept.recv_timeout(std::time::Duration::from_secs(60)).unwrap_err() == mpsc::RecvTimeoutError::Disconnected
         };
-        let held = |sender: mpsc::Sender<()>| async move {
+        let held = |sender: mpsc::SyncSender<()>| async move {
             std::future::pending::<()>().await;
             drop(sender);
         };
         let bulk = Arc::new(BulkThreads::new(1, || {}));
-        let (sender, kept) = mpsc::channel();
+        let (sender, kept) = mpsc::sync_channel(1);
         let work = held(sender);
         let waiting = tokio::spawn({
             let bulk = bulk.clone();
@@ -146,7 +146,7 @@ mod tests {
         assert!(waiting.await.unwrap_err().is_cancelled());
         assert!(dropped(kept));
 
-        let (sender, kept) = mpsc::channel();
+        let (sender, kept) = mpsc::sync_channel(1);
         let handle = bulk.runtime(&bulk.threads[0]).unwrap().clone();
         let _detached = handle.spawn(held(sender));
         drop(bulk);

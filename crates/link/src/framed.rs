@@ -73,11 +73,6 @@ impl<R> FrameReader<R> {
         &mut self.stream
     }
 
-    /// Returns the bytes that were read and are no part of a frame yet.
-    pub fn buffered(&self) -> &[u8] {
-        &self.buffer
-    }
-
     /// Returns the stream and the bytes that were read from it and are no part of a frame yet.
     pub fn into_parts(self) -> (R, BytesMut) {
         (self.stream, self.buffer)

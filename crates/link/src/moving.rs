@@ -286,11 +286,6 @@ impl MovingStream {
         self.early = early;
     }
 
-    /// Leaves out the first bytes of those that were put in front: somebody has them already.
-    pub fn skip_unread(&mut self, count: usize) {
-        self.early.advance(count.min(self.early.len()));
-    }
-
     /// Returns what knows of its lanes.
     pub fn berth(&self) -> Arc<Berth> {
         Arc::clone(&self.berth)

@@ -8,6 +8,7 @@ use super::*;
 const ID: &str = "i-0123456789abcdef0";
 const DAY: i64 = 86_400;
 
+#[expect(clippy::disallowed_methods, reason = "test vectors lie in files")]
 fn file(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/instance_connect").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

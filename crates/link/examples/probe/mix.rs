@@ -82,12 +82,12 @@ pub(super) async fn run(place: &Place, settings: &Settings) -> Result<()> {
             (kind, timeout(LIMIT + hold, one).await.unwrap_or_else(|_| Err("it took too long".into())))
         });
     }
-    let (mut times, mut failures) = (json!({}), Vec::new());
+    let (mut times, mut failures) = (serde_json::Map::new(), Vec::new());
     for (kind, outcome) in tasks.join_all().await {
         match outcome {
             Ok(took) => match times.get_mut(kind.name()).and_then(Value::as_array_mut) {
                 Some(list) => list.push(json!(took.as_secs_f64() * 1e3)),
-                None => times[kind.name()] = json!([took.as_secs_f64() * 1e3]),
+                None => drop(times.insert(kind.name().to_owned(), json!([took.as_secs_f64() * 1e3]))),
             },
             Err(error) => failures.push(format!("{}: {error}", kind.name())),
         }

@@ -270,7 +270,7 @@ impl Wire {
     }
 
     /// Says all of it and nothing more; returns how long the server took to end the connection.
-    fn to_the_end(mut self, bytes: &[u8]) -> Duration {
+    fn run_to_the_end(mut self, bytes: &[u8]) -> Duration {
         // It may be ended in the middle: what was sent is on its way all the same.
         let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
         let _ = self.0.sock.shutdown(Shutdown::Write);
@@ -295,7 +295,7 @@ pub(crate) fn link(place: &Place, node: &Node, round: u64, random: &mut Random, 
     if kind == 0 {
         let corpus = [request(place, Some(node), &binding).into_bytes(), request(place, None, &binding).into_bytes()];
         let bytes: Vec<u8> = (0..BURST).flat_map(|_| spoiled(random, &corpus)).collect();
-        outcome.add(BURST, wire.to_the_end(&bytes));
+        outcome.add(BURST, wire.run_to_the_end(&bytes));
         return Ok(());
     }
     let node = (kind < 3).then_some(node);
@@ -315,7 +315,7 @@ pub(crate) fn link(place: &Place, node: &Node, round: u64, random: &mut Random, 
         }
         bytes.extend(packed);
     }
-    outcome.add(BURST, wire.to_the_end(&bytes));
+    outcome.add(BURST, wire.run_to_the_end(&bytes));
     Ok(())
 }
 
@@ -335,7 +335,7 @@ pub(crate) fn data_channel(
         let kinds = [2, 9, 8, 10, 1];
         let bytes: Vec<u8> =
             (0..BURST).flat_map(|_| websocket(kinds[random.below(20).min(4)], &mutated(random, &corpus))).collect();
-        outcome.add(BURST, wire.to_the_end(&bytes));
+        outcome.add(BURST, wire.run_to_the_end(&bytes));
         return Ok(());
     }
     let started = place.call("AmazonSSM.StartSession", &json!({ "Target": target }))?;
@@ -352,7 +352,7 @@ pub(crate) fn data_channel(
             if random.below(4 * CHANNEL_BURST as usize) == 0 { mutated(random, &[packed]) } else { packed }
         })
         .collect();
-    outcome.add(CHANNEL_BURST, wire.to_the_end(&bytes));
+    outcome.add(CHANNEL_BURST, wire.run_to_the_end(&bytes));
     // It may have ended by what was said.
     let _ = place.call("AmazonSSM.TerminateSession", &json!({ "SessionId": session }));
     Ok(())
@@ -475,7 +475,7 @@ fn frames() -> Vec<Vec<u8>> {
         open(open::Wish::Rejoin(Rejoin { session_id: session.clone(), ..Rejoin::default() })),
         open(open::Wish::Connect(Connect { session_id: session.clone(), ..Connect::default() })),
         open(open::Wish::Incoming(Incoming { listener: 1, ..Incoming::default() })),
-        open(open::Wish::Ssh(SshWish { node: "no-such-node".to_owned(), ..SshWish::default() })),
+        open(open::Wish::Ssh(SshWish { node: "no-such-node".to_owned() })),
         open(open::Wish::Logins(Logins::default())),
         Frame::Accepted(Box::new(Accepted { session_id: session, ..Accepted::default() })),
         Frame::Refused(Refused { code: text.clone(), message: text.clone(), ..Refused::default() }),

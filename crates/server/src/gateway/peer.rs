@@ -41,14 +41,6 @@ pub enum PeerReader {
 }
 
 impl PeerReader {
-    /// Returns the bytes that came behind the last frame that was read, as far as they are there.
-    pub fn buffered(&self) -> &[u8] {
-        match self {
-            Self::Bytes(reader) => reader.buffered(),
-            Self::Memory(_) => &[],
-        }
-    }
-
     /// Returns the next frame; `None` at an orderly end. Safe to drop and call again.
     pub async fn read(&mut self, allowed: FrameSet) -> Result<Option<Frame>, FramedError> {
         match self {

@@ -144,7 +144,7 @@ impl PortSession {
     pub async fn connect(&self) -> Result<PortStream, PortError> {
         match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
             (None, [Endpoint::Files(_) | Endpoint::Rsync(_)]) => Err(PortError::OnlyFollowed),
-            (None, [only]) => self.make(only, &[], None).await,
+            (None, [only]) => self.make(only, None).await,
             _ => Err(PortError::NoEndpoint),
         }
     }
@@ -154,18 +154,6 @@ impl PortSession {
     pub async fn connect_to(
         &self,
         endpoint: Option<Endpoint>,
-        caller: &Caller,
-        request: &RequestMeta,
-    ) -> Result<PortStream, PortError> {
-        self.connect_saying(endpoint, &[], caller, request).await
-    }
-
-    /// As [`Self::connect_to`], with what is to be said first, so that it goes with the wish. Whether it did,
-    /// [`PortStream::said`] tells; if not, the caller says it.
-    pub async fn connect_saying(
-        &self,
-        endpoint: Option<Endpoint>,
-        early: &[u8],
         caller: &Caller,
         request: &RequestMeta,
     ) -> Result<PortStream, PortError> {
@@ -181,8 +169,8 @@ impl PortSession {
         }
         let named = facts.endpoints.contains(&endpoint);
         match &facts.forward {
-            Some(_) => self.make(&endpoint, early, Some((caller, request))).await,
-            None if named => self.make(&endpoint, early, None).await,
+            Some(_) => self.make(&endpoint, Some((caller, request))).await,
+            None if named => self.make(&endpoint, None).await,
             None => Err(PortError::NotNamed(endpoint)),
         }
     }
@@ -195,7 +183,7 @@ impl PortSession {
     ) -> Result<PortStream, PortError> {
         match (&self.handle.facts.forward, self.handle.facts.endpoints.as_slice()) {
             (Some(_), [only @ (Endpoint::Files(_) | Endpoint::Rsync(_))]) => {
-                self.make(only, &[], Some((caller, request))).await
+                self.make(only, Some((caller, request))).await
             }
             _ => Err(PortError::NoEndpoint),
         }
@@ -219,12 +207,7 @@ impl PortSession {
         Ok(PortStream::new(stream, early, address, connection, self.ledger.clone()))
     }
 
-    async fn make(
-        &self,
-        endpoint: &Endpoint,
-        early: &[u8],
-        asker: Option<(&Caller, &RequestMeta)>,
-    ) -> Result<PortStream, PortError> {
+    async fn make(&self, endpoint: &Endpoint, asker: Option<(&Caller, &RequestMeta)>) -> Result<PortStream, PortError> {
         let facts = &self.handle.facts;
         let asked = asker.map(|(caller, request)| Asked { caller, request, facts });
         let mut decided = Vec::new();
@@ -232,18 +215,17 @@ impl PortSession {
         let made = match &attempt {
             Ok(_) => {
                 // On the heap: every door would hold it otherwise.
-                let made = Box::pin(self.judge_and_open(endpoint, early, asked, &mut decided));
+                let made = Box::pin(self.judge_and_open(endpoint, asked, &mut decided));
                 self.ledger.over().run_until_cancelled(made).await.unwrap_or(Err(PortError::Ended))
             }
             Err(error) => Err(error.clone()),
         };
         match (made, attempt) {
-            (Ok(Opened { stream, berth, early: answer, address, listener, said }), Ok(attempt)) => {
+            (Ok(Opened { stream, berth, early, address, listener }), Ok(attempt)) => {
                 let number = attempt.number();
                 let connection = self.ledger.opened(attempt, endpoint, &address)?;
-                let stream = PortStream::new(stream, answer, address, connection, self.ledger.clone());
+                let stream = PortStream::new(stream, early, address, connection, self.ledger.clone());
                 let stream = stream.with_listener(listener).with_berth(berth);
-                let stream = stream.having_said(early.get(..said).unwrap_or_default());
                 if let Some(asked) = asked {
                     let to = endpoint.to_string();
                     forwarding::opened(&self.server, asked, number, &to, stream.address()).await;
@@ -271,7 +253,6 @@ impl PortSession {
     async fn judge_and_open(
         &self,
         endpoint: &Endpoint,
-        said: &[u8],
         asked: Option<Asked<'_>>,
         decided: &mut Vec<Decided>,
     ) -> Result<Opened, PortError> {
@@ -286,11 +267,11 @@ impl PortSession {
         }
         let granted = self.ledger.granted();
         let without = granted.contains(endpoint);
-        let opened = self.open(endpoint, said, !without, reveal, decided).await;
+        let opened = self.open(endpoint, !without, reveal, decided).await;
         let opened = match opened {
             // The node has forgotten it, or never got it.
             Err(PortError::Refused { code, .. }) if without && code == GRANT_REQUIRED => {
-                self.open(endpoint, said, true, reveal, decided).await
+                self.open(endpoint, true, reveal, decided).await
             }
             opened => opened,
         };
@@ -326,7 +307,6 @@ impl PortSession {
     async fn open(
         &self,
         endpoint: &Endpoint,
-        said: &[u8],
         with_grant: bool,
         reveal: Option<Asked<'_>>,
         decided: &mut Vec<Decided>,
@@ -346,11 +326,9 @@ impl PortSession {
         let wished = Some(EndpointWish::from(endpoint));
         let wish = Connect { session_id, endpoint: wished, grant, reveal: reveal.is_some(), lane };
         let open = Frame::Open(Box::new(Open { wish: Some(open::Wish::Connect(wish)) }));
-        // Nothing goes to a node that policy may still have something against.
-        let said = if reveal.is_none() { said } else { &[] };
         let conversation = async {
             let mut reader = FrameReader::new(stream);
-            say(&mut reader, &open, said).await.ok_or_else(not_connected)?;
+            say(&mut reader, &open).await.ok_or_else(not_connected)?;
             if let Some(asked) = reveal {
                 let resolved = match hear(&mut reader, FrameSet::RESOLUTION).await.ok_or_else(not_connected)? {
                     Frame::Resolved(resolved) => resolved,
@@ -359,7 +337,7 @@ impl PortSession {
                     _ => return Err(not_connected()),
                 };
                 let verdict = self.judge_addresses(endpoint, &resolved, asked, decided).await;
-                say(&mut reader, &answer(&verdict), &[]).await.ok_or_else(not_connected)?;
+                say(&mut reader, &answer(&verdict)).await.ok_or_else(not_connected)?;
                 verdict?;
             }
             match hear(&mut reader, FrameSet::ANSWER).await.ok_or_else(not_connected)? {
@@ -377,7 +355,7 @@ impl PortSession {
                         | Endpoint::Files(_)
                         | Endpoint::Rsync(_) => endpoint.to_string(),
                     };
-                    Ok(Opened { stream, berth, early, address, listener, said: said.len() })
+                    Ok(Opened { stream, berth, early, address, listener })
                 }
                 Frame::Refused(refused) => Err(from_node(refused)),
                 // FrameSet::ANSWER lets nothing else through.
@@ -421,16 +399,12 @@ struct Opened {
     address: String,
     /// Number of the listener, if it listens.
     listener: u64,
-    /// So many bytes went with the wish.
-    said: usize,
 }
 
-/// Sends a frame, and behind it what the destination gets.
-async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame, behind: &[u8]) -> Option<()> {
+async fn say(reader: &mut FrameReader<NodeStream>, frame: &Frame) -> Option<()> {
     let mut bytes = BytesMut::new();
     // A path, a grant of one endpoint and a few addresses fit a frame by far.
     frame.encode(&mut bytes).ok()?;
-    bytes.extend_from_slice(behind);
     let stream = reader.get_mut();
     stream.write_all(&bytes).await.ok()?;
     stream.flush().await.ok()

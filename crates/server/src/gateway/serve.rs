@@ -272,10 +272,7 @@ async fn connect(
     let listen = endpoint.clone().filter(Endpoint::listens);
     let reached = endpoint.as_ref().or_else(|| facts.endpoints.first());
     let files = reached.and_then(copying::direction).zip(reached.cloned());
-    // Where nobody reads along, what the client says already goes with the wish: its answer is there a round trip earlier.
-    let is_plain = listen.is_none() && files.is_none() && facts.target().is_none_or(|target| !target.inspect);
-    let early = if is_plain { stream.reader.buffered() } else { &[] };
-    let connection = match session.connect_saying(endpoint, early, caller, request).await {
+    let connection = match session.connect_to(endpoint, caller, request).await {
         Ok(connection) => connection,
         Err(error) => return refuse(stream, error.code(), error.to_string(), "", request),
     };
@@ -352,9 +349,7 @@ async fn accept_connection(
         listener: connection.listener(),
         ..Accepted::default()
     };
-    let mut client = accept(server, owner, stream, accepted).await?;
-    client.skip_unread(connection.said());
-    Some(client)
+    accept(server, owner, stream, accepted).await
 }
 
 /// Answers that a stream carries bytes from now on; returns the client's end of it. With the token in the answer the

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use munjigi_core::endpoint::Endpoint;
 use munjigi_core::wire::message::{Accepted, Connect, Open, open};
 use munjigi_core::wire::{Frame, FrameSet};
-use munjigi_link::framed::FrameReader;
+use munjigi_link::framed::{FrameReader, FrameWriter};
 use munjigi_link::{MovingStream, Opener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -230,8 +230,6 @@ pub(crate) struct Early<'n> {
 impl<'n> Early<'n> {
     /// Most of it, in bytes; the rest follows when the connection stands.
     const MOST: usize = 16 * 1024;
-    /// Most that travels in the same message as the wish: requests, and the first words of logins.
-    const AT_FIRST: usize = 4 * 1024;
 
     /// Nothing is said early.
     pub(crate) fn none() -> Early<'static> {
@@ -241,15 +239,6 @@ impl<'n> Early<'n> {
     /// Whatever comes from `near`.
     pub(crate) fn from(near: &'n mut Near) -> Self {
         Self { near: Some(near), bytes: BytesMut::new() }
-    }
-
-    /// Takes what is there already, if nothing was taken yet.
-    fn take_what_is_there(&mut self) {
-        if let Some(near) = self.near.as_deref().filter(|_| self.bytes.is_empty()) {
-            let mut space = [0; Self::AT_FIRST];
-            let count = near.read_now(&mut space);
-            self.bytes.extend_from_slice(space.get(..count).unwrap_or_default());
-        }
     }
 
     /// Waits for more, and returns it. Safe to drop and call again.
@@ -270,20 +259,17 @@ impl<'n> Early<'n> {
 async fn open(up: &Up, endpoint: Option<&Endpoint>, early: &mut Early<'_>) -> Result<(Far, Accepted), ConnectError> {
     let broken = |why: String| ConnectError::Broken(why);
     let stream = up.opener.open().await.map_err(|error| broken(error.to_string()))?;
-    let (read, mut write) = tokio::io::split(stream);
-    let mut reader = FrameReader::new(read);
+    let (read, write) = tokio::io::split(stream);
+    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
     let wish = open::Wish::Connect(Connect {
         session_id: up.session_id.clone(),
         endpoint: endpoint.map(Into::into),
         ..Connect::default()
     });
-    let mut wished = BytesMut::new();
-    let open = Frame::Open(Box::new(Open { wish: Some(wish) }));
-    open.encode(&mut wished).map_err(|error| broken(error.to_string()))?;
-    // What is there already travels in the same message: the server sends it on with its own wish.
-    early.take_what_is_there();
-    wished.extend_from_slice(&early.bytes);
-    let mut say = wished.freeze();
+    writer.feed(&Frame::Open(Box::new(Open { wish: Some(wish) }))).map_err(|error| broken(error.to_string()))?;
+    writer.flush().await.map_err(|error| broken(why(&error)))?;
+    let mut write = writer.into_inner();
+    let mut say = Bytes::copy_from_slice(&early.bytes);
     let answer = loop {
         if write.write_all(&say).await.is_err() || write.flush().await.is_err() {
             // The answer says why.

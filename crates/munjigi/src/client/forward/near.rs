@@ -1,6 +1,6 @@
 //! The end of a connection that is on this machine: a TCP connection or one of a Unix socket, as bytes.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,16 +19,6 @@ pub(crate) enum Near {
 }
 
 impl Near {
-    /// Reads what has arrived, without waiting, and returns how much it is: 0 also for an end or an error, which the next read
-    /// shows again. The runtime knows nothing of a new socket until it has looked at all of them.
-    pub(crate) fn read_now(&self, space: &mut [u8]) -> usize {
-        let socket = match self {
-            Self::Tcp(stream) => SockRef::from(stream),
-            Self::Unix(stream) => SockRef::from(stream),
-        };
-        (&*socket).read(space).unwrap_or(0)
-    }
-
     /// Drops the connection so that its program sees a reset and takes it for no orderly end. Unix sockets know no
     /// reset, unless something was left unread.
     pub(crate) fn reset(self) {

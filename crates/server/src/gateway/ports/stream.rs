@@ -32,7 +32,6 @@ pub struct PortStream {
     write_ended: bool,
     broken: Option<String>,
     listener: u64,
-    said: usize,
     /// What limits how fast it carries, if something does.
     paced: Option<Box<Paced>>,
 }
@@ -56,7 +55,6 @@ impl PortStream {
             write_ended: false,
             broken: None,
             listener: 0,
-            said: 0,
             paced,
         }
     }
@@ -70,21 +68,6 @@ impl PortStream {
     /// Returns what knows of the node's lanes, if it may have any.
     pub(super) fn berth(&self) -> Option<Arc<Berth>> {
         self.berth.clone()
-    }
-
-    /// Counts what went to the destination with the wish.
-    pub(super) fn having_said(mut self, bytes: &[u8]) -> Self {
-        if !bytes.is_empty() {
-            self.said = bytes.len();
-            self.carried(bytes.len());
-            self.ledger.carried_in(&self.live, bytes);
-        }
-        self
-    }
-
-    /// Returns how many bytes went to the destination with the wish.
-    pub fn said(&self) -> usize {
-        self.said
     }
 
     /// Names the listener that this stream stands for.

@@ -1,6 +1,7 @@
 //! What does not go as it should: tools that fail, accounts in the way, servers that start again.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -156,8 +157,12 @@ fn a_server_that_starts_again_leaves_the_accounts_of_running_sessions() {
     island.iam(&["put-group-policy", "--group-name", "dev", "--policy-name", "p", "--policy-document", &policy]);
     island.rule(&["dev", "--who", "group:dev", "--nodes", "*", "--shell", "/bin/sh"]);
     let go = island.directory.join("home/go");
-    let words = ["sh", "-c", "until [ -e /home/go ]; do sleep 0.1; done; id -un"];
-    let running = island.person("kim").run(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let words = ["sh", "-c", "echo begun; until [ -e /home/go ]; do sleep 0.1; done; id -un"];
+    let mut running = island.person("kim").run(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // A client that has not heard that its session stands asks the new server for another one.
+    let mut begun = [0; 6];
+    running.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"begun\n");
     let uid = wait_for("the account", || island.uid("kim"));
     wait_for("its use in the list", || island.listed("kim").filter(|kim| kim["State"] == "in-use"));
     island.server.kill();

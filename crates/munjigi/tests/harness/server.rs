@@ -339,10 +339,20 @@ impl TestAgent {
         self.halves().1
     }
 
-    /// Kills the process that stands above everything, and with it the whole agent, as a machine that loses its power.
+    /// Kills the whole agent at once, as a machine that loses its power: no part says anything of the others.
     pub(crate) fn die(&mut self) {
         let mut process = self.process.take().unwrap();
-        process.signal(Signal::SIGKILL);
+        let mut parts = vec![process.pid()];
+        let mut next = 0;
+        while let Some(part) = parts.get(next).copied() {
+            // Stopped, it has no further children.
+            let _ = nix::sys::signal::kill(part, Signal::SIGSTOP);
+            parts.extend(children(part));
+            next += 1;
+        }
+        for part in parts.iter().rev() {
+            let _ = nix::sys::signal::kill(*part, Signal::SIGKILL);
+        }
         process.wait();
     }
 
